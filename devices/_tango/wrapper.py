@@ -1,0 +1,128 @@
+"""The base of every ophyd-async wrapper of a device server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import tango
+from bluesky.protocols import Reading
+from ophyd_async.core import DEFAULT_TIMEOUT, Command, LazyMock, SignalR
+from ophyd_async.core import StandardReadableFormat as Format
+from ophyd_async.tango.core import DevStateEnum, TangoDevice
+
+from devices._tango.counters import OperationState, wait_operation
+from devices._tango.errors import from_devfailed
+from devices.errors import OperationTimeout
+
+__all__ = ["Format", "InstrumentDevice"]
+
+
+def _keep(_: Mapping[str, Reading[Any]]) -> None:
+    """Listen for the life of the process, so that a signal's cache stays subscribed."""
+
+
+class InstrumentDevice(TangoDevice):
+    """A Tango device with persistent subscriptions, operations by id, and errors in the words of Montango.
+
+    Every annotated signal is subscribed once, when the device connects, and stays so: subscribing for each
+    operation loses events (cppTango gives no guarantee for those fired right after it).
+    """
+
+    DONE_ATTRIBUTE: ClassVar[str] = ""
+
+    State: SignalR[DevStateEnum]
+    failed_id: SignalR[int]
+    boot_id: SignalR[int]
+    Reset: Command[[], int]
+
+    def __init__(self, trl: str, name: str = "") -> None:
+        super().__init__(trl, support_events=True, auto_fill_signals=False, name=name)
+
+    async def connect(
+        self,
+        mock: bool | LazyMock[Any] = False,
+        timeout: float = DEFAULT_TIMEOUT,
+        force_reconnect: bool = False,
+    ) -> None:
+        """Connect, and subscribe every signal for good."""
+        await super().connect(mock=mock, timeout=timeout, force_reconnect=force_reconnect)
+        if not mock:
+            signals = [child for _, child in self.children() if isinstance(child, SignalR)]
+            for signal in signals:
+                signal.subscribe_reading(_keep)
+            await asyncio.gather(*(signal.get_value(cached=True) for signal in signals))
+
+    async def call(self, command: str, argument: Any = None, timeout_s: float = 10.0) -> Any:
+        """Run a command of the server and return its result.
+
+        Raises
+        ------
+        MontangoError
+            As the server says; `DeviceLost` when it does not answer, `OperationTimeout` after ``timeout_s``.
+        """
+        proxy = self._connected_proxy()
+        arguments = () if argument is None else (argument,)
+        try:
+            return await asyncio.wait_for(proxy.command_inout(command, *arguments), timeout_s)
+        except tango.DevFailed as failure:
+            raise from_devfailed(failure, self.trl) from failure
+        except TimeoutError as error:
+            raise OperationTimeout(
+                f"{self.trl}: {command} did not return in {timeout_s:g} s; see `montango status`"
+            ) from error
+
+    async def read_now(self, *attributes: str) -> list[Any]:
+        """Return attribute values read from the server in one call, not from a cache.
+
+        Raises
+        ------
+        MontangoError
+            As for `call`.
+        """
+        try:
+            readings = await asyncio.wait_for(self._connected_proxy().read_attributes(list(attributes)), 10.0)
+            return [reading.value for reading in readings]
+        except tango.DevFailed as failure:
+            raise from_devfailed(failure, self.trl) from failure
+        except TimeoutError as error:
+            raise OperationTimeout(f"{self.trl} did not answer in 10 s; see `montango status`") from error
+
+    async def run(self, command: str, argument: Any = None, *, timeout_s: float) -> None:
+        """Start an operation with a command that returns its id, and wait for its end.
+
+        Raises
+        ------
+        MontangoError
+            As for `call` and `devices._tango.counters.wait_operation`.
+        """
+        boot_id = await self.boot_id.get_value(cached=True)
+        operation = int(await self.call(command, argument))
+        await self.wait_for(operation, boot_id=boot_id, timeout_s=timeout_s)
+
+    async def wait_for(self, operation: int, *, boot_id: int, timeout_s: float) -> None:
+        """Wait until an operation has ended; see `devices._tango.counters.wait_operation`."""
+        await wait_operation(
+            self.trl,
+            operation,
+            boot_id=boot_id,
+            done=getattr(self, self.DONE_ATTRIBUTE),
+            failed=self.failed_id,
+            read_state=self._operation_state,
+            timeout_s=timeout_s,
+        )
+
+    @property
+    def trl(self) -> str:
+        """Tango name of the device, without the host of its database."""
+        return "/".join(self.get_trl().split("/")[-3:])
+
+    async def _operation_state(self) -> OperationState:
+        return OperationState(*await self.read_now(self.DONE_ATTRIBUTE, "failed_id", "boot_id", "last_error"))
+
+    def _connected_proxy(self) -> Any:
+        proxy = self.get_proxy()
+        if proxy is None:
+            raise OperationTimeout(f"{self.trl} is not connected; connect it first (init_devices, connect)")
+        return proxy

@@ -1,0 +1,240 @@
+"""From the end of an exposure to a frame on disk: readout, ring, file, each in a thread of its own.
+
+A frame counts as written when it is flushed. Frames that wait are written in one batch, so a slow disk costs
+fewer flushes, not more; when `depth` frames wait, the next exposure waits too.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from devices.camera.driver import CameraDriver
+from devices.camera.writer import FrameFile
+from devices.errors import Aborted, InstrumentFault, MontangoError, OperationTimeout
+from devices.frames import FrameRing
+
+BATCH = 16
+
+
+class Exposure(NamedTuple):
+    """An exposure that has ended and waits for its readout."""
+
+    frame: int
+    generation: int
+    ended: float
+    values: Mapping[str, float]
+
+
+class FramePipeline:
+    """Frames of one camera on their way to the ring and the file.
+
+    ``on_written(count)`` is called after each flush, ``on_frame(data)`` for each frame read out,
+    ``on_error(error)`` once for a failure; after that every call raises the error until `open_file` or
+    `clear`.
+    """
+
+    def __init__(
+        self,
+        driver: CameraDriver,
+        *,
+        depth: int,
+        readout_timeout_s: float,
+        on_written: Callable[[int], None],
+        on_frame: Callable[[npt.NDArray[np.uint16]], None],
+        on_error: Callable[[Exception], None],
+    ) -> None:
+        self._driver = driver
+        self._timeout_s = readout_timeout_s
+        self._on_written, self._on_frame, self._on_error = on_written, on_frame, on_error
+        self._exposed: queue.SimpleQueue[Exposure | None] = queue.SimpleQueue()
+        self._read: queue.SimpleQueue[tuple[Exposure, npt.NDArray[np.uint16], dict[str, float]] | None] = (
+            queue.SimpleQueue()
+        )
+        self._depth = depth
+        self._changed = threading.Condition()
+        self._in_flight = 0
+        self._generation = 0
+        self._next_index = 0
+        self._written = 0
+        self._error: Exception | None = None
+        self._file: FrameFile | None = None
+        self._ring: FrameRing | None = None
+        self._epoch = 0
+
+    @property
+    def written(self) -> int:
+        """Frames of the open (or last) file that are flushed."""
+        return self._written
+
+    @property
+    def in_flight(self) -> int:
+        """Frames exposed and not yet written."""
+        return self._in_flight
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a file is open."""
+        return self._file is not None
+
+    def open_file(self, file: FrameFile, ring: FrameRing, epoch: int) -> None:
+        """Send the frames to come to a file and a ring."""
+        self.clear()
+        with self._changed:
+            self._file, self._ring, self._epoch = file, ring, epoch
+            self._next_index = self._written = 0
+
+    def close_file(self, timeout_s: float) -> int:
+        """Wait for the frames on their way, close the file and return how many it holds."""
+        failure: MontangoError | None = None
+        try:
+            self.wait_written(self._next_index, timeout_s)
+        except MontangoError as error:
+            failure = error
+        with self._changed:
+            file, self._file = self._file, None
+            self._generation += 1
+        if file is not None:
+            file.close()
+        if failure is not None and not isinstance(failure, Aborted):
+            raise failure
+        return self._written
+
+    def reserve(self) -> None:
+        """Wait until another frame may be exposed.
+
+        Raises
+        ------
+        OperationTimeout
+            The frames before are not written in time: the disk is too slow or stuck.
+        MontangoError
+            The failure of a frame before.
+        """
+        with self._changed:
+            if self._file is None:
+                raise InstrumentFault("no file is open for frames (the camera server may have restarted)")
+            if not self._changed.wait_for(
+                lambda: self._error or self._in_flight < self._depth, self._timeout_s
+            ):
+                raise OperationTimeout(
+                    f"{self._in_flight} frames wait to be written and none was in {self._timeout_s:g} s; "
+                    f"check the disk of the data directory"
+                )
+            self._raise_error()
+            self._in_flight += 1
+
+    def release(self) -> None:
+        """Give back what `reserve` took, when the exposure failed."""
+        with self._changed:
+            self._in_flight = max(0, self._in_flight - 1)
+            self._changed.notify_all()
+
+    def exposed(self, values: Mapping[str, float]) -> int:
+        """Hand over an exposure that has just ended and return its index in the file."""
+        with self._changed:
+            index = self._next_index
+            self._next_index += 1
+            self._exposed.put(Exposure(index, self._generation, time.perf_counter(), values))
+            return index
+
+    def wait_written(self, count: int, timeout_s: float) -> int:
+        """Wait until ``count`` frames are flushed.
+
+        Raises
+        ------
+        OperationTimeout
+            They are not after ``timeout_s``.
+        MontangoError
+            A frame failed.
+        """
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._error or self._written >= count, timeout_s):
+                raise OperationTimeout(f"{self._written} of {count} frames written after {timeout_s:g} s")
+            self._raise_error()
+            return self._written
+
+    def clear(self) -> None:
+        """Forget a failure and drop the frames that are not written."""
+        with self._changed:
+            self._generation += 1
+            self._in_flight = 0
+            self._next_index = self._written
+            self._error = None
+            self._changed.notify_all()
+
+    def read_frames(self) -> None:
+        """Body of the readout thread; ends with `stop`."""
+        while (exposure := self._exposed.get()) is not None:
+            if exposure.generation != self._generation:
+                continue
+            try:
+                frame = self._driver.read(self._timeout_s)
+                readout_s = time.perf_counter() - exposure.ended
+                if exposure.generation != self._generation or self._ring is None:
+                    continue
+                self._ring.put(frame.data, self._epoch, exposure.frame)
+            except (MontangoError, OSError) as error:
+                self._fail(exposure.generation, error)
+                continue
+            values = dict(exposure.values)
+            values["exposure_start_s"] = frame.exposure_start_s
+            values["exposure_time_s"] = frame.exposure_time_s
+            values["readout_time_s"] = readout_s
+            self._read.put((exposure, frame.data, values))
+            self._on_frame(frame.data)
+
+    def write_frames(self) -> None:
+        """Body of the writing thread; ends with `stop`."""
+        while (item := self._read.get()) is not None:
+            batch = [item]
+            while len(batch) < BATCH and not self._read.empty():
+                more = self._read.get()
+                if more is None:
+                    self._read.put(None)
+                    break
+                batch.append(more)
+            self._write([entry for entry in batch if entry[0].generation == self._generation])
+
+    def _write(self, batch: list[tuple[Exposure, npt.NDArray[np.uint16], dict[str, float]]]) -> None:
+        file = self._file
+        if not batch or file is None or self._error is not None:
+            return
+        generation = batch[0][0].generation
+        try:
+            written = file.append([(data, values) for _, data, values in batch])
+        except (MontangoError, OSError) as error:
+            self._fail(generation, error)
+            return
+        with self._changed:
+            self._written = written
+            if generation != self._generation:
+                self._next_index = max(self._next_index, written)
+                return
+            self._in_flight = max(0, self._in_flight - len(batch))
+            self._changed.notify_all()
+        self._on_written(written)
+
+    def stop(self) -> None:
+        """End both threads."""
+        self._exposed.put(None)
+        self._read.put(None)
+
+    def _fail(self, generation: int, error: Exception) -> None:
+        with self._changed:
+            if generation != self._generation or self._error is not None:
+                return
+            self._error = error
+            self._changed.notify_all()
+        self._on_error(error)
+
+    def _raise_error(self) -> None:
+        if isinstance(self._error, MontangoError):
+            raise self._error
+        if self._error is not None:
+            raise InstrumentFault(f"{type(self._error).__name__}: {self._error}")

@@ -1,0 +1,120 @@
+"""Checks before anything moves: limits, disk, dose. Each raises an error that says what to change."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from devices.errors import ConfigurationError, LimitError
+from devices.stage.driver import StageLimits
+from plans.specs.grid import FieldOfView, Grid, Tile
+from plans.specs.montage import MontageSpec
+
+ELECTRON_CHARGE_C = 1.602176634e-19
+"""Exact, SI 2019."""
+
+
+class Estimate(NamedTuple):
+    """What a montage takes: frames' bytes on disk, largest dose in e/A^2 (None: not known)."""
+
+    size_bytes: int
+    dose_e_per_a2: float | None
+
+
+def check_positions(tiles: Iterable[Tile], limits: StageLimits) -> None:
+    """Refuse a grid with a tile outside the stage's limits.
+
+    Raises
+    ------
+    LimitError
+        Naming the first such tile, its coordinate and the limit.
+    """
+    for tile in tiles:
+        try:
+            limits.check({"x_um": tile.x_um, "y_um": tile.y_um})
+        except LimitError as error:
+            raise LimitError(
+                f"tile (row {tile.row}, column {tile.column}) lies outside the stage's limits: {error}; "
+                f"or move centre_um, or take fewer rows and columns"
+            ) from None
+
+
+def check_disk(folder: Path, needed_bytes: int, reserve_gb: float) -> None:
+    """Refuse a montage that would fill the disk.
+
+    Parameters
+    ----------
+    folder
+        Where the frames go; it need not exist yet.
+    needed_bytes
+        Size of the frames.
+    reserve_gb
+        What must stay free, in GB.
+
+    Raises
+    ------
+    LimitError
+        Naming what is needed, what is free and where.
+    """
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    if needed_bytes + reserve_gb * 1e9 > free:
+        raise LimitError(
+            f"the montage needs {needed_bytes / 1e9:.2f} GB in {folder} and {reserve_gb:g} GB must stay free "
+            f"(minimum_free_gb), but only {free / 1e9:.2f} GB are; free space there or take fewer tiles"
+        )
+
+
+def dose_per_exposure(beam_current_na: float, illuminated_area_um: float, exposure_time_s: float) -> float:
+    """Return the dose of one exposure in e/A^2: beam current over the illuminated disc, times the time.
+
+    Raises
+    ------
+    ConfigurationError
+        Current or diameter is not positive, so that the dose is not known.
+    """
+    if beam_current_na <= 0 or illuminated_area_um <= 0:
+        raise ConfigurationError(
+            f"the dose is not known: beam_current_na = {beam_current_na:g}, illuminated_area_um = "
+            f"{illuminated_area_um:g}; switch the beam on, or leave max_dose_e_per_a2 out"
+        )
+    area_a2 = 3.141592653589793 / 4 * (illuminated_area_um * 1e4) ** 2
+    return beam_current_na * 1e-9 / ELECTRON_CHARGE_C / area_a2 * exposure_time_s
+
+
+def largest_dose(
+    spec: MontageSpec, field: FieldOfView, grid: Grid, illuminated_area_um: float, exposure_dose: float
+) -> float:
+    """Return an upper bound of the dose at any point, in e/A^2.
+
+    The illuminated disc of a tile reaches over its neighbours: a point gets the dose of every tile whose
+    centre is within the disc's radius, which is at most the number of grid points in a disc of that
+    radius about the point, bounded here by the disc's circumscribed square.
+    """
+    fraction_x, fraction_y = spec.overlap_xy
+    over = [
+        min(count, int(illuminated_area_um / (size * (1 - fraction))) + 1)
+        for count, size, fraction in (
+            (grid.columns, field.width_um, fraction_x),
+            (grid.rows, field.height_um, fraction_y),
+        )
+    ]
+    return exposure_dose * over[0] * over[1]
+
+
+def check_dose(limit_e_per_a2: float, dose_e_per_a2: float) -> None:
+    """Refuse a montage whose dose may be over its budget.
+
+    Raises
+    ------
+    LimitError
+        Naming both doses.
+    """
+    if dose_e_per_a2 > limit_e_per_a2:
+        raise LimitError(
+            f"the montage may give a point {dose_e_per_a2:.3g} e/A^2 (neighbours' exposures included), over "
+            f"max_dose_e_per_a2 = {limit_e_per_a2:g}; shorten exposure_time_s, lower the beam current or "
+            f"shrink illuminated_area_um"
+        )
