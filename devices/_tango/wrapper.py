@@ -12,6 +12,7 @@ from ophyd_async.core import DEFAULT_TIMEOUT, Command, LazyMock, SignalR
 from ophyd_async.core import StandardReadableFormat as Format
 from ophyd_async.tango.core import DevStateEnum, TangoDevice
 
+from devices._tango.arguments import encode
 from devices._tango.counters import OperationState, wait_operation
 from devices._tango.errors import from_devfailed
 from devices.errors import OperationTimeout
@@ -63,9 +64,8 @@ class InstrumentDevice(TangoDevice):
             As the server says; `DeviceLost` when it does not answer, `OperationTimeout` after ``timeout_s``.
         """
         proxy = self._connected_proxy()
-        arguments = () if argument is None else (argument,)
         try:
-            return await asyncio.wait_for(proxy.command_inout(command, *arguments), timeout_s)
+            return await asyncio.wait_for(proxy.command_inout(command, encode(argument)), timeout_s)
         except tango.DevFailed as failure:
             raise from_devfailed(failure, self.trl) from failure
         except TimeoutError as error:

@@ -9,6 +9,7 @@ from typing import Any
 
 import tango
 
+from devices._tango.arguments import encode
 from devices._tango.errors import from_devfailed
 from devices.errors import MontangoError
 from devices.sequencer.driver import TileRequest
@@ -140,9 +141,9 @@ class SoftwareSequencer:
             self._proxies[kind] = proxy
         return proxy
 
-    def _call(self, kind: str, command: str, *argument: Any) -> Any:
+    def _call(self, kind: str, command: str, argument: Any = None) -> Any:
         try:
-            return self._proxy(kind).command_inout(command, *argument)
+            return self._proxy(kind).command_inout(command, encode(argument))
         except tango.DevFailed as failure:
             raise self._lost(kind, failure) from failure
 

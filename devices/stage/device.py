@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import Annotated as A
 
@@ -13,6 +14,7 @@ from ophyd_async.core import StandardReadableFormat as Format
 
 from devices._tango.wrapper import InstrumentDevice
 from devices.errors import LimitError
+from devices.stage.axis import StageAxis
 from devices.stage.driver import AXES, StageLimits
 
 Vector = Array1D[np.float64]
@@ -21,6 +23,7 @@ Vector = Array1D[np.float64]
 class Stage(InstrumentDevice, StandardReadable, Movable[Sequence[float]], Stoppable):
     """The stage: ``set((x_um, y_um))`` or ``set((x, y, z, alpha, beta))`` moves it, NaN leaves an axis.
 
+    Its axes ``x``, ``y``, ``z``, ``alpha`` and ``beta`` can be moved one at a time, as motors can.
     Positions are read back from the hardware: x, y, z in um, alpha and beta in deg.
     """
 
@@ -40,6 +43,11 @@ class Stage(InstrumentDevice, StandardReadable, Movable[Sequence[float]], Stoppa
     Stop: Command[[], int]
 
     move_timeout_s: float = 60.0
+
+    def __init__(self, trl: str, name: str = "") -> None:
+        super().__init__(trl, name)
+        self.x, self.y, self.z, self.alpha, self.beta = (StageAxis(self, axis) for axis in AXES)
+        self.set_name(name)
 
     @AsyncStatus.wrap
     async def set(self, value: Sequence[float]) -> None:
@@ -67,8 +75,13 @@ class Stage(InstrumentDevice, StandardReadable, Movable[Sequence[float]], Stoppa
 
     async def locate(self) -> Location[Sequence[float]]:
         """Return the position read back (the hardware keeps no other setpoint)."""
-        position = [float(number) for number in (await self.read_now("position"))[0]]
+        position, _ = await self.position_now()
         return Location(setpoint=position, readback=position)
+
+    async def position_now(self) -> tuple[list[float], float]:
+        """Return x, y, z in um and alpha, beta in deg read from the hardware, and when (Unix time, s)."""
+        position = [float(number) for number in (await self.read_now("position"))[0]]
+        return position, time.time()
 
     async def stop(self, success: bool = False) -> None:
         """Stop every axis where it is."""

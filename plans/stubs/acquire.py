@@ -42,9 +42,12 @@ class Acquisition:
     verdicts: Verdicts | None
     exposed: list[tuple[Tile, int]] = field(default_factory=list)
     """Tile and attempt of every frame, in the order of the file."""
-    judged: int = 0
+    judged: set[int] = field(default_factory=set)
+    """Indices of the frames that have a verdict."""
     again: deque[tuple[Tile, int]] = field(default_factory=deque)
     """Tiles that failed, with the attempt to come."""
+    attempts: dict[int, int] = field(default_factory=dict)
+    """Newest attempt, made or planned, of each tile by its raster index."""
     readable: VerdictReadable = field(default_factory=VerdictReadable)
 
     def request(self, tile: Tile, attempt: int) -> TileRequest:
@@ -56,6 +59,7 @@ class Acquisition:
 
 def acquire_sequenced(run: Acquisition, grid: Grid) -> Generator[Msg, Any, None]:
     """Acquire the grid in blocks on the sequencer; failed tiles follow as blocks of their own."""
+    forget_verdicts(run)
     waiting = deque([(tile, 0) for tile in block] for block in grid.blocks())
     groups: deque[str] = deque()
     while True:
@@ -81,6 +85,7 @@ def acquire_sequenced(run: Acquisition, grid: Grid) -> Generator[Msg, Any, None]
 
 def acquire_stepped(run: Acquisition, grid: Grid) -> Generator[Msg, Any, None]:
     """Acquire the grid tile by tile from the plan; failed tiles follow when all were tried once."""
+    forget_verdicts(run)
     yield from bps.abs_set(run.column.beam_blanked, False, wait=True)
     image_shift = yield from bps.rd(run.column.image_shift_um)
     defocus = yield from bps.rd(run.column.defocus_um)
@@ -141,13 +146,13 @@ def settle_accounts(run: Acquisition) -> Generator[Msg, Any, None]:
         return
     run.verdicts.flush()
     deadline = time.monotonic() + VERDICT_TIMEOUT_S
-    while run.judged < frames:
+    while len(run.judged) < frames:
         yield from save_verdicts(run)
-        if run.judged < frames:
+        if len(run.judged) < frames:
             if time.monotonic() > deadline:
                 logger.warning(
                     "%d of %d frames have no verdict after %g s; they stay pending",
-                    frames - run.judged,
+                    frames - len(run.judged),
                     frames,
                     VERDICT_TIMEOUT_S,
                 )
@@ -155,16 +160,26 @@ def settle_accounts(run: Acquisition) -> Generator[Msg, Any, None]:
             yield from bps.sleep(0.01)
 
 
+def forget_verdicts(run: Acquisition) -> None:
+    """Drop what is left of an earlier run that was aborted."""
+    if run.verdicts is not None:
+        run.verdicts.take()
+
+
 def save_verdicts(run: Acquisition) -> Generator[Msg, Any, None]:
     """Write the verdicts that came into stream ``qc``, and note the tiles to acquire again."""
     if run.verdicts is None:
         return
     for verdict in run.verdicts.take():
-        run.judged += 1
+        if verdict.tile_index >= len(run.exposed):
+            continue  # of an earlier run
+        run.judged.add(verdict.tile_index)
         run.readable.hold(verdict)
         yield Msg("create", None, name="qc")
         yield Msg("read", run.readable)
         yield Msg("save")
         tile, attempt = run.exposed[verdict.tile_index]
-        if verdict.qc_state == FAIL and attempt + 1 < run.spec.max_attempts:
+        newest = run.attempts.get(tile.raster_index, 0)
+        if verdict.qc_state == FAIL and attempt == newest and attempt + 1 < run.spec.max_attempts:
+            run.attempts[tile.raster_index] = attempt + 1
             run.again.append((tile, attempt + 1))

@@ -1,0 +1,58 @@
+"""The devices of the simulated laboratory, as ophyd-async and ophyd objects.
+
+A site copies this module and adds its own devices; `make_devices` is what a session calls.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from ophyd_async.core import init_devices
+
+from devices.camera.device import Camera
+from devices.column.device import Column
+from devices.facility.device import Facility
+from devices.sequencer.device import Sequencer
+from devices.stage.device import Stage
+from montango.lab import LabInfo
+
+
+@dataclass(frozen=True)
+class Devices:
+    """Everything a session can read and move."""
+
+    column: Column
+    stage: Stage
+    camera: Camera
+    sequencer: Sequencer
+    facility: Facility
+
+    def named(self) -> dict[str, Any]:
+        """Return the devices by their names."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+def make_devices(lab: LabInfo, timeout_s: float = 20.0) -> Devices:
+    """Return the devices of a laboratory, connected.
+
+    Parameters
+    ----------
+    lab
+        The laboratory; this process must be connected to it (`montango.lab.Lab.connect`).
+    timeout_s
+        Longest time a device may take to answer.
+
+    Raises
+    ------
+    ophyd_async.core.NotConnectedError
+        A device server does not answer.
+    """
+    host = f"tango://{lab.tango_host}/"
+    with init_devices(timeout=timeout_s):
+        column = Column(host + lab.devices["column"])
+        stage = Stage(host + lab.devices["stage"])
+        camera = Camera(host + lab.devices["camera"], lab.data_dir)
+        sequencer = Sequencer(host + lab.devices["sequencer"])
+    facility = Facility(lab.facility_prefix, name="facility")
+    return Devices(column, stage, camera, sequencer, facility)
