@@ -1,4 +1,4 @@
-"""Arguments of Tango commands, encoded here: `command_inout` asks the server for a command's type at each call."""
+"""Arguments of Tango commands, encoded here: `command_inout` asks the server for the type at each call."""
 
 from __future__ import annotations
 

@@ -21,10 +21,11 @@ POLL_S = 0.25
 
 
 class OperationState(NamedTuple):
-    """What a server says of its operations: ids of the newest done and failed, its start, its last error."""
+    """What a server says: ids of the newest operation done, failed, begun; its start; its last error."""
 
     done_id: int
     failed_id: int
+    newest_id: int
     boot_id: int
     last_error: str
 
@@ -33,7 +34,6 @@ async def wait_operation(
     device: str,
     operation: int,
     *,
-    boot_id: int,
     done: SignalR[int],
     failed: SignalR[int],
     read_state: Callable[[], Awaitable[OperationState]],
@@ -47,8 +47,6 @@ async def wait_operation(
         Tango name, for messages.
     operation
         Id that the starting command returned.
-    boot_id
-        The server's ``boot_id`` when the operation began.
     done, failed
         Signals with a persistent subscription: ids of the newest operation done, and failed.
     read_state
@@ -71,6 +69,7 @@ async def wait_operation(
         if any(item["value"] >= operation for item in reading.values()):
             ended.set()
 
+    boot_id: int | None = None
     deadline = time.monotonic() + timeout_s
     done.subscribe_reading(hint)
     failed.subscribe_reading(hint)
@@ -84,8 +83,9 @@ async def wait_operation(
                 pass
             state = await read_state()
             ended.clear()
-            if state.boot_id != boot_id:
+            if state.newest_id < operation or boot_id not in (None, state.boot_id):
                 raise DeviceLost(f"{device} restarted while operation {operation} ran; start it again")
+            boot_id = state.boot_id
             if state.done_id >= operation:
                 return
             if state.failed_id >= operation:

@@ -2,7 +2,8 @@
 
 An operation (a move, a series of frames, a table of tiles) has an id, returned by the command that starts
 it. It has ended when the server's counter (`moves_done`, ...) reaches the id, or when `failed_id` does, and
-then `last_error` says why. Both only grow; `boot_id` changes when the server restarts.
+then `last_error` says why. Both only grow; ids begin at 1 again, and
+`boot_id` changes, when the server restarts.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ class InstrumentServer(Device):
     driver_options = device_property(dtype=str, default_value="{}", doc="driver options, JSON")
 
     failed_id = attribute(dtype="DevLong64", doc="id of the newest operation that failed or was ended")
+    newest_id = attribute(dtype="DevLong64", doc="id of the newest operation that has begun")
     boot_id = attribute(dtype="DevLong64", unit="us", doc="start of this server, Unix time")
     last_error = attribute(dtype=str, doc="class and text of the newest failure")
 
@@ -75,7 +77,7 @@ class InstrumentServer(Device):
             self.hardware = load_driver(self.driver, json.loads(self.driver_options))
             self.hardware.open()
             self.start()
-        except (MontangoError, OSError, ValueError) as error:
+        except Exception as error:  # noqa: BLE001  # shown as state FAULT, mended by Init or a restart
             self.set_state(DevState.FAULT)
             self.set_status(f"{type(error).__name__}: {error}")
             self.error_stream(f"{type(error).__name__}: {error}")
@@ -104,6 +106,9 @@ class InstrumentServer(Device):
     def read_failed_id(self) -> int:
         return self._failed_id
 
+    def read_newest_id(self) -> int:
+        return self._newest_id
+
     def read_boot_id(self) -> int:
         return self._boot_id
 
@@ -128,7 +133,12 @@ class InstrumentServer(Device):
 
         def body() -> None:
             with EnsureOmniThread():
-                target()
+                try:
+                    target()
+                except Exception as error:  # noqa: BLE001  # the thread's edge
+                    if not self._quit.is_set():
+                        self.error_stream(f"thread {name} ended: {type(error).__name__}: {error}")
+                        self.enter(DevState.FAULT, f"thread {name} ended: {type(error).__name__}: {error}")
 
         worker = threading.Thread(target=body, name=name, daemon=True)
         self._workers.append(worker)

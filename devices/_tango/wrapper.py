@@ -35,7 +35,6 @@ class InstrumentDevice(TangoDevice):
 
     State: SignalR[DevStateEnum]
     failed_id: SignalR[int]
-    boot_id: SignalR[int]
     Reset: Command[[], int]
 
     def __init__(self, trl: str, name: str = "") -> None:
@@ -97,16 +96,14 @@ class InstrumentDevice(TangoDevice):
         MontangoError
             As for `call` and `devices._tango.counters.wait_operation`.
         """
-        boot_id = await self.boot_id.get_value(cached=True)
         operation = int(await self.call(command, argument))
-        await self.wait_for(operation, boot_id=boot_id, timeout_s=timeout_s)
+        await self.wait_for(operation, timeout_s=timeout_s)
 
-    async def wait_for(self, operation: int, *, boot_id: int, timeout_s: float) -> None:
+    async def wait_for(self, operation: int, *, timeout_s: float) -> None:
         """Wait until an operation has ended; see `devices._tango.counters.wait_operation`."""
         await wait_operation(
             self.trl,
             operation,
-            boot_id=boot_id,
             done=getattr(self, self.DONE_ATTRIBUTE),
             failed=self.failed_id,
             read_state=self._operation_state,
@@ -119,7 +116,8 @@ class InstrumentDevice(TangoDevice):
         return "/".join(self.get_trl().split("/")[-3:])
 
     async def _operation_state(self) -> OperationState:
-        return OperationState(*await self.read_now(self.DONE_ATTRIBUTE, "failed_id", "boot_id", "last_error"))
+        names = (self.DONE_ATTRIBUTE, "failed_id", "newest_id", "boot_id", "last_error")
+        return OperationState(*await self.read_now(*names))
 
     def _connected_proxy(self) -> Any:
         proxy = self.get_proxy()

@@ -28,7 +28,7 @@ from ophyd_async.core import (
 )
 
 from devices._tango.wrapper import InstrumentDevice
-from devices.errors import DeviceLost
+from devices.errors import DeviceLost, MontangoError
 from devices.tiles import IMAGE_DATASET, IMAGE_KEY, TILE_COLUMNS, TILE_GROUP
 
 logger = logging.getLogger(__name__)
@@ -80,17 +80,15 @@ class _Acquire(DetectorAcquireLogic):
     def __init__(self, camera: Camera, trigger: _Trigger) -> None:
         self.camera = camera
         self.trigger = trigger
-        self.series: tuple[int, int] | None = None
+        self.series: int | None = None
 
     async def start_acquiring(self) -> None:
         if self.trigger.frames:
-            boot_id = await self.camera.boot_id.get_value()
-            self.series = int(await self.camera.call("Arm", self.trigger.frames)), boot_id
+            self.series = int(await self.camera.call("Arm", self.trigger.frames))
 
     async def wait_for_idle(self) -> None:
         if self.series is not None:
-            series, boot_id = self.series
-            await self.camera.wait_for(series, boot_id=boot_id, timeout_s=self.camera.frame_timeout_s)
+            await self.camera.wait_for(self.series, timeout_s=self.camera.frame_timeout_s)
             self.series = None
 
     async def ensure_stopped(self) -> None:
@@ -148,7 +146,7 @@ class _Files(DetectorDataLogic):
             self.is_open = False
             try:
                 await self.camera.call("CloseFile", timeout_s=60.0)
-            except DeviceLost as error:
+            except MontangoError as error:
                 logger.warning("%s; its file holds every frame that was flushed", error)
 
 

@@ -179,7 +179,7 @@ class FramePipeline:
                 if exposure.generation != self._generation or self._ring is None:
                     continue
                 self._ring.put(frame.data, self._epoch, exposure.frame)
-            except (MontangoError, OSError) as error:
+            except Exception as error:  # noqa: BLE001  # the thread's edge: a driver's bug must not hang the run
                 self._fail(exposure.generation, error)
                 continue
             values = dict(exposure.values)
@@ -208,7 +208,7 @@ class FramePipeline:
         generation = batch[0][0].generation
         try:
             written = file.append([(data, values) for _, data, values in batch])
-        except (MontangoError, OSError) as error:
+        except Exception as error:  # noqa: BLE001  # the thread's edge
             self._fail(generation, error)
             return
         with self._changed:

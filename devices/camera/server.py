@@ -316,7 +316,7 @@ class CameraServer(InstrumentServer):
                         raise InstrumentFault("the series was ended by Abort or by another Arm")
                     last = self._expose(dict(NAN_COLUMNS))
                 self._frames.wait_written(last + 1, self.readout_timeout_s)
-            except (MontangoError, OSError) as error:
+            except Exception as error:  # noqa: BLE001  # the thread's edge
                 self.fail(series, error)
             else:
                 self.complete(series)

@@ -14,6 +14,6 @@ class Facility(Device):
 
     for _signal in FACILITY_SIGNALS:
         locals()[_signal.name] = Component(
-            EpicsSignalRO, _signal.pv_suffix, auto_monitor=True, kind="normal", doc=_signal.description
+            EpicsSignalRO, _signal.pv, auto_monitor=True, kind="normal", doc=_signal.description
         )
     del _signal

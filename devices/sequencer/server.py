@@ -127,7 +127,7 @@ class SequencerServer(InstrumentServer):
                     self.enter(DevState.RUNNING)
                 for tile in tiles:
                     self._acquire(tile)
-            except MontangoError as error:
+            except Exception as error:  # noqa: BLE001  # the thread's edge
                 self._give_up(number, error)
                 exposed = 0
             else:
@@ -158,7 +158,7 @@ class SequencerServer(InstrumentServer):
             self._tiles_done += 1
             self._tiles_queued -= 1
 
-    def _give_up(self, table: int, error: MontangoError) -> None:
+    def _give_up(self, table: int, error: Exception) -> None:
         """Make the microscope safe, keep what was exposed, drop the queue, and say why."""
         with suppress(MontangoError):
             self.hardware.halt()

@@ -162,7 +162,7 @@ class StageServer(InstrumentServer):
         while (move := self._moves.get()) is not None:
             try:
                 position = self.hardware.wait_still(self.move_timeout_s)
-            except MontangoError as error:
+            except Exception as error:  # noqa: BLE001  # the thread's edge
                 self.hardware.stop()
                 self._busy.release()
                 self.enter(DevState.ON)

@@ -47,7 +47,7 @@ def check_packages() -> None:
         )
 
 
-def start_session() -> tuple[LabInfo, Devices, Session]:
+def start_session() -> tuple[LabInfo, Devices, Session[Devices]]:
     """Connect to the laboratory that is up and return it, its devices and a session.
 
     Raises
@@ -59,8 +59,9 @@ def start_session() -> tuple[LabInfo, Devices, Session]:
     lab = Lab(None, os.environ.get("MONTANGO_STATE")) if os.environ.get("MONTANGO_STATE") else Lab(load_config())
     info = lab.connect()
     config = load_config(info.config)
-    made = make_devices(info)
-    return info, made, Session(info, made, thresholds=config.qc, minimum_free_gb=config.paths.minimum_free_gb)
+    reserve_gb = config.paths.minimum_free_gb
+    made = Session(info, make_devices, thresholds=config.qc, minimum_free_gb=reserve_gb)
+    return info, made.devices, made
 
 
 def register_magics() -> None:

@@ -1,0 +1,1 @@
+"""The command line ``montango``; its commands import what they need when they run."""

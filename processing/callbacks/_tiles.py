@@ -1,0 +1,145 @@
+"""The tiles of a montage run, as a callback sees them: documents name them, ring or file hold them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlparse
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from devices.errors import MontangoError
+from devices.frames import FrameMissed, FrameRingReader
+from devices.tiles import IMAGE_KEY, TILE_GROUP
+
+TILES_STREAM = "tiles"
+_IDENTITY = ("row", "column", "attempt", "x_um", "y_um")
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """One tile as it was acquired: ``index`` in the file, ``x_um, y_um`` as read back from the stage."""
+
+    index: int
+    row: int
+    column: int
+    attempt: int
+    x_um: float
+    y_um: float
+
+
+class TileSource:
+    """Follows the ``tiles`` stream of one run and gives its frames.
+
+    Feed it every document but the start; it opens the file at the first frame and keeps it open until
+    `close`.
+    """
+
+    def __init__(self) -> None:
+        self.path: Path | None = None
+        self.bit_depth: int | None = None
+        self.missed = 0
+        self._descriptor = ""
+        self._image_resource = ""
+        self._dataset = ""
+        self._ring: FrameRingReader | None = None
+        self._epoch = 0
+        self._file: h5py.File | None = None
+
+    def __call__(self, name: str, doc: Mapping[str, Any]) -> range:
+        """Take a document; return the indices of the frames that it announces."""
+        if name == "descriptor" and doc.get("name") == TILES_STREAM:
+            self._descriptor = doc["uid"]
+            self._configure(doc)
+        elif name == "stream_resource" and doc["data_key"] == IMAGE_KEY:
+            self.close()
+            self._image_resource = doc["uid"]
+            self._dataset = doc["parameters"]["dataset"]
+            self.path = Path(unquote(urlparse(doc["uri"]).path))
+        elif name == "stream_datum" and doc["stream_resource"] == self._image_resource:
+            return range(doc["indices"]["start"], doc["indices"]["stop"])
+        return range(0)
+
+    def frame(self, index: int) -> npt.NDArray[np.unsignedinteger[Any]]:
+        """Return a frame, (y, x) in counts: from the ring, or the file when the ring has it no more.
+
+        Raises
+        ------
+        MontangoError
+            Neither has it.
+        """
+        if self._ring is not None:
+            try:
+                return self._ring.get(self._epoch, index)  # type: ignore[return-value]  # the camera's type
+            except FrameMissed:
+                self.missed += 1
+        try:
+            data = self._open()[self._dataset]
+            data.refresh()
+            frame: npt.NDArray[np.unsignedinteger[Any]] = data[index]
+        except (OSError, KeyError, ValueError, IndexError) as error:
+            raise MontangoError(f"frame {index} of {self.path} cannot be read: {error}") from error
+        return frame
+
+    def tiles(self, indices: range) -> Iterator[Tile]:
+        """Yield what the file says of some tiles.
+
+        Raises
+        ------
+        MontangoError
+            The file cannot be read.
+        """
+        values = self.columns(*_IDENTITY, indices=indices)
+        for position, index in enumerate(indices):
+            row, column, attempt, x_um, y_um = (float(values[name][position]) for name in _IDENTITY)
+            yield Tile(index, _whole(row), _whole(column), _whole(attempt), x_um, y_um)
+
+    def columns(self, *names: str, indices: range) -> dict[str, npt.NDArray[np.float64]]:
+        """Return columns of some tiles, NaN where the file has no value yet.
+
+        Raises
+        ------
+        MontangoError
+            The file cannot be read.
+        """
+        result = {}
+        try:
+            for name in names:
+                dataset = self._open()[f"{TILE_GROUP}/{name}"]
+                dataset.refresh()
+                part = dataset[indices.start : indices.stop]
+                result[name] = np.pad(part, (0, len(indices) - len(part)), constant_values=np.nan)
+        except (OSError, KeyError, ValueError) as error:
+            raise MontangoError(f"{TILE_GROUP} of {self.path} cannot be read: {error}") from error
+        return result
+
+    def close(self) -> None:
+        """Close the file and let go of the ring."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _configure(self, descriptor: Mapping[str, Any]) -> None:
+        for device in descriptor.get("configuration", {}).values():
+            for key, value in device["data"].items():
+                if key.endswith("-ring_path") and value:
+                    self._ring = FrameRingReader(value)
+                elif key.endswith("-ring_epoch"):
+                    self._epoch = int(value)
+                elif key.endswith("-bit_depth"):
+                    self.bit_depth = int(value)
+
+    def _open(self) -> h5py.File:
+        if self._file is None:
+            if self.path is None:
+                raise MontangoError("no file of frames was named before the first frame")
+            self._file = h5py.File(self.path, "r", libver="latest", swmr=True)
+        return self._file
+
+
+def _whole(value: float) -> int:
+    return -1 if np.isnan(value) else round(value)

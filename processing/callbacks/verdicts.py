@@ -1,0 +1,134 @@
+"""What quality control says of a tile."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from processing.callbacks._tiles import Tile
+from processing.kernels.quality import TileMetrics
+
+FaultKind = Literal["dark", "saturated", "low_contrast", "blurred", "damaged", "unreadable"]
+Scope = Literal["transient", "persistent", "critical"]
+
+
+class QCThresholds(BaseModel):
+    """When a tile fails. The first group is absolute; the second compares with the other tiles of the run.
+
+    Sharpness, focus score, texture and relief are explained in `processing.kernels.quality`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dark_counts: float = Field(default=300.0, ge=0, le=65535)
+    """Counts at or under this are dark (the sensor's offset and a little); at most 2 % of the full scale."""
+    max_dark_fraction: float = Field(default=0.5, gt=0, le=1)
+    """Share of dark pixels over which a tile is dark."""
+    max_saturated_fraction: float = Field(default=0.02, gt=0, le=1)
+    """Share of saturated pixels over which a tile is saturated."""
+    min_std_counts: float = Field(default=5.0, ge=0, le=65535)
+    """Standard deviation, counts, under which a tile has too little contrast."""
+    max_damaged_fraction: float = Field(default=0.004, gt=0, le=1)
+    """Share of constant or torn lines over which a frame is damaged; never for fewer than 3 lines."""
+
+    min_relative_mean: float = Field(default=0.3, ge=0, lt=1)
+    """Mean, as a fraction of the run's median, under which a tile is dark."""
+    min_relative_sharpness: float = Field(default=0.35, gt=0, lt=1)
+    """Sharpness, as a fraction of the run's median, under which a tile may be blurred."""
+    min_focus_drop_db: float = Field(default=6.0, gt=0, le=60)
+    """Focus score below the run's median, dB, from which a tile may be blurred; it is when both say so."""
+    deviations: float = Field(default=5.0, gt=0, le=50)
+    """How many robust standard deviations below the median both must be besides."""
+    min_texture: float = Field(default=20.0, ge=1, le=1000)
+    """Texture under which nothing is said of sharpness: resin."""
+    min_relative_relief: float = Field(default=0.3, gt=0, le=1)
+    """Relief, as a fraction of the run's median, over which a tile without texture is blurred tissue."""
+    reference_tiles: int = Field(default=5, ge=3, le=100)
+    """Tiles with texture that must have been seen before tiles are compared."""
+    window_tiles: int = Field(default=200, ge=10, le=10_000)
+    """How many of the newest tiles are compared with."""
+    persistent_after: int = Field(default=3, ge=2, le=100)
+    """Tiles in a row with the same fault that make it persistent."""
+
+
+@dataclass(frozen=True, slots=True)
+class TileFault:
+    """What is wrong with a tile.
+
+    Attributes
+    ----------
+    kind
+        ``dark``, ``saturated``, ``low_contrast``, ``blurred``, ``damaged`` (lines lost or torn) or
+        ``unreadable``.
+    severity
+        0 (just over the limit) to 1.
+    confidence
+        0 to 1.
+    scope
+        ``transient``: this tile; ``persistent``: several in a row; ``critical``: several in a row, and going
+        on is useless (no beam, detector saturated, frames unreadable).
+    metrics
+        The numbers it rests on, and their limits.
+    """
+
+    kind: FaultKind
+    severity: float
+    confidence: float
+    scope: Scope
+    metrics: dict[str, float]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as a plain dictionary."""
+        return {
+            "kind": self.kind,
+            "severity": round(self.severity, 3),
+            "confidence": round(self.confidence, 3),
+            "scope": self.scope,
+            "metrics": {name: float(f"{value:.5g}") for name, value in self.metrics.items()},
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A judgement of one tile; a later one of the same ``tile.index`` takes its place."""
+
+    tile: Tile
+    metrics: TileMetrics
+    faults: tuple[TileFault, ...]
+
+    @property
+    def tile_index(self) -> int:
+        """Index of the tile in its file."""
+        return self.tile.index
+
+    @property
+    def qc_state(self) -> Literal["pass", "fail"]:
+        """``"pass"`` or ``"fail"``."""
+        return "fail" if self.faults else "pass"
+
+    def as_event(self) -> dict[str, Any]:
+        """Return the data of an event of the ``qc`` stream.
+
+        Its keys differ from those of stream ``tiles``: TiledWriter takes a key that is external in one stream
+        of a run for external in all.
+        """
+        tile, metrics = self.tile, self.metrics
+        return {
+            "tile_index": tile.index,
+            "tile_row": tile.row,
+            "tile_column": tile.column,
+            "tile_attempt": tile.attempt,
+            "tile_x_um": tile.x_um,
+            "tile_y_um": tile.y_um,
+            "qc_state": str(self.qc_state),
+            "faults": json.dumps([fault.as_dict() for fault in self.faults]),
+            "mean_counts": metrics.mean_counts,
+            "std_counts": metrics.std_counts,
+            "saturated_fraction": metrics.saturated_fraction,
+            "dark_fraction": metrics.dark_fraction,
+            "sharpness": metrics.sharpness,
+            "focus_score": metrics.focus_score,
+        }

@@ -1,0 +1,256 @@
+"""The simulated camera: the driver that a camera server loads as ``sim.camera:SimulatedCamera``."""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import signal
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from devices.camera.driver import CameraInfo, CameraSettings, Frame
+from devices.errors import Aborted, LimitError, OperationTimeout, check_limit
+from sim.config import SimulationConfig
+from sim.exposure import Shot, expose, truth
+from sim.world import World
+
+READOUT_PATIENCE_S: Final = 60.0
+"""How long `expose` waits for somebody to read the frame before."""
+
+
+class Picture(Protocol):
+    """What draws the frames."""
+
+    @property
+    def frame_shape(self) -> tuple[int, int]:
+        """Size of the sensor, ``(height, width)`` in pixels."""
+
+    def render(self, shot: Shot, settings: CameraSettings) -> npt.NDArray[np.uint16]:
+        """Return the frame of an exposure, ``(y, x)`` counts."""
+
+
+def make_picture(config: SimulationConfig) -> Picture:
+    """Return what draws the frames of this microscope."""
+    # imported here because numba takes most of a second, and stage and column do not need it
+    if config.specimen.kind == "replay":
+        from sim.replay import RecordedTiles
+
+        return RecordedTiles(config)
+    from sim.scene import Scene
+
+    return Scene(config)
+
+
+@dataclass(frozen=True, slots=True)
+class _Exposed:
+    shot: Shot
+    settings: CameraSettings
+    start_s: float
+    ready_s: float
+
+
+class SimulatedCamera:
+    """A camera of a `World`.
+
+    `expose` samples the state of stage, column and faults; `read` draws the picture. `expose` waits until the
+    frame before has been read out, which `read` does: one thread exposes, another reads.
+
+    Parameters
+    ----------
+    world
+        Path of the world's file.
+    """
+
+    def __init__(self, world: str | Path) -> None:
+        self._world = World.open(world)
+        self._config = self._world.config
+        self._picture = self._make_picture()
+        height_px, width_px = self._picture.frame_shape
+        sensor = self._config.camera
+        self._info = CameraInfo(
+            model=sensor.model,
+            width_px=width_px,
+            height_px=height_px,
+            bit_depth=sensor.bit_depth,
+            pixel_size_um=sensor.pixel_size_um,
+            exposure_range_s=(sensor.exposure_min_s, sensor.exposure_max_s),
+        )
+        self._settings = CameraSettings()
+        self._changed = threading.Condition()
+        self._exposed: _Exposed | None = None
+        self._aborts = 0
+
+    def _make_picture(self) -> Picture:
+        return make_picture(self._config)
+
+    @property
+    def info(self) -> CameraInfo:
+        """Fixed properties."""
+        return self._info
+
+    def open(self) -> None:
+        """Connect; the first frame is drawn here, so that later ones take no longer than the rest."""
+        shot = expose(self._world, 0, time.monotonic(), self._settings.exposure_time_s, 0.0)
+        self._picture.render(shot, self._settings)
+
+    def close(self) -> None:
+        """Disconnect; an exposure that runs is dropped."""
+        self.abort()
+
+    def configure(self, settings: CameraSettings) -> None:
+        """Apply settings to the frames to come.
+
+        Raises
+        ------
+        LimitError
+            Exposure, binning or region outside what the camera can do; nothing is changed.
+        """
+        check_settings(self._info, settings)
+        with self._changed:
+            self._settings = settings
+
+    def temperature_degc(self) -> float:
+        """Return the sensor's temperature in deg C."""
+        return self._config.camera.temperature_degc + 0.05 * math.sin(time.time() / 20.0)
+
+    def expose(self) -> None:
+        """Make one exposure and return at its end, before it is read out.
+
+        Raises
+        ------
+        OperationTimeout
+            Nobody read the frame before.
+        Aborted
+            `abort` ended it.
+        """
+        with self._changed:
+            aborts = self._aborts
+            if not self._wait_for(False, READOUT_PATIENCE_S, aborts):
+                raise OperationTimeout(
+                    f"the frame before was not read within {READOUT_PATIENCE_S:g} s; read it, or abort"
+                )
+            started_s, start_s = time.monotonic(), time.time()
+            settings = self._settings
+            exposure_s = settings.exposure_time_s
+            wall_s = self._config.delay_s(exposure_s)
+            if wall_s > 0.0:
+                self._wait_until(started_s + wall_s, aborts)
+            index = self._world.exposures()
+            shot = expose(self._world, index, started_s, exposure_s, wall_s)
+            self._world.record(truth(shot, start_s, self._world.motion().encoder(started_s)[2]))
+            self._world.count_exposure(index)
+            ready_s = started_s + wall_s + self._config.delay_s(self._config.readout_time_s)
+            self._exposed = _Exposed(shot, settings, start_s, ready_s)
+            self._changed.notify_all()
+        if shot.faults and shot.fault("server_crash"):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def read(self, timeout_s: float) -> Frame:
+        """Return the exposed frame once it is read out, waiting at most ``timeout_s`` for it.
+
+        Raises
+        ------
+        OperationTimeout
+            No frame came; one that comes later stays to be read.
+        Aborted
+            `abort` dropped it.
+        OSError
+            The fault disk_full: no space is left on the host (ENOSPC).
+        """
+        deadline_s = time.monotonic() + timeout_s
+        with self._changed:
+            aborts = self._aborts
+            if not self._wait_for(True, timeout_s, aborts):
+                raise OperationTimeout(f"camera made no frame in {timeout_s:g} s; is it exposing?")
+            exposed = self._exposed
+        assert exposed is not None
+        if exposed.shot.faults:
+            self._fail(exposed.shot, deadline_s, timeout_s, aborts)
+        data = self._picture.render(exposed.shot, exposed.settings)
+        with self._changed:
+            if exposed.ready_s > time.monotonic():
+                self._wait_until(min(exposed.ready_s, deadline_s), aborts)
+            self._check(aborts)
+            if exposed.ready_s > deadline_s:
+                raise OperationTimeout(f"camera did not read out in {timeout_s:g} s; allow it more time")
+            self._drop()
+        return Frame(data, exposed.start_s, exposed.shot.exposure_s)
+
+    def abort(self) -> None:
+        """End the exposure that runs and drop the frame that waits; `expose` works again at once."""
+        with self._changed:
+            self._aborts += 1
+            self._drop()
+
+    def _fail(self, shot: Shot, deadline_s: float, timeout_s: float, aborts: int) -> None:
+        if shot.fault("disk_full"):
+            with self._changed:
+                self._drop()
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if shot.fault("camera_timeout"):
+            with self._changed:
+                if self._config.timing == "real":
+                    self._wait_until(deadline_s, aborts)
+                self._drop()
+            raise OperationTimeout(f"camera sent no frame in {timeout_s:g} s; expose again, or restart it")
+
+    def _drop(self) -> None:
+        self._exposed = None
+        self._changed.notify_all()
+
+    def _wait_for(self, frame_waits: bool, timeout_s: float, aborts: int) -> bool:
+        """Wait, with the lock held, until a frame waits to be read (or none does)."""
+        deadline_s = time.monotonic() + timeout_s
+        while (self._exposed is not None) != frame_waits:
+            left_s = deadline_s - time.monotonic()
+            if left_s <= 0.0:
+                return False
+            self._changed.wait(left_s)
+            self._check(aborts)
+        return True
+
+    def _wait_until(self, moment_s: float, aborts: int) -> None:
+        """Wait, with the lock held, until a moment of the monotonic clock."""
+        while (left_s := moment_s - time.monotonic()) > 0.0:
+            self._changed.wait(left_s)
+            self._check(aborts)
+
+    def _check(self, aborts: int) -> None:
+        if self._aborts != aborts:
+            raise Aborted("exposure ended by abort")
+
+
+def check_settings(info: CameraInfo, settings: CameraSettings) -> None:
+    """Refuse settings that the camera cannot do.
+
+    Raises
+    ------
+    LimitError
+        Naming the setting, its value and what is allowed.
+    """
+    check_limit("camera exposure_time_s", settings.exposure_time_s, *info.exposure_range_s, "s")
+    if settings.binning not in info.binnings:
+        allowed = ", ".join(map(str, info.binnings))
+        raise LimitError(f"camera binning = {settings.binning} is not one of {allowed}")
+    region = settings.region
+    if region is None:
+        return
+    for name, offset, size, whole in (
+        ("x", region.x_px, region.width_px, info.width_px),
+        ("y", region.y_px, region.height_px, info.height_px),
+    ):
+        if offset < 0 or size < settings.binning or offset + size > whole:
+            raise LimitError(
+                f"camera region {name} from {offset} of {size} px does not lie on the sensor of {whole} px"
+            )
+        if size % settings.binning:
+            raise LimitError(
+                f"camera region {name} of {size} px is not a multiple of binning {settings.binning}"
+            )

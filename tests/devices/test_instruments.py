@@ -1,0 +1,303 @@
+"""Servers and wrappers over the simulated microscope, in a laboratory that is up."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import bluesky.plan_stubs as bps
+import bluesky.plans as bp
+import h5py
+import numpy as np
+import pytest
+import tango
+from bluesky.run_engine import RunEngine, call_in_bluesky_event_loop
+from bluesky.utils import FailedStatus
+from ophyd_async.core import SignalR
+
+from devices.column.settings import SETTINGS
+from devices.errors import Aborted, DeviceLost, LimitError, MontangoError
+from devices.sequencer.driver import TABLE_WIDTH, TileRequest, pack, unpack
+from devices.tiles import SEQUENCER_COLUMNS, TILE_COLUMNS
+from montango.lab import Lab
+
+if TYPE_CHECKING:
+    from profiles.simulated.devices import Devices
+
+pytestmark = pytest.mark.system
+
+SUFFIX_UNITS = {
+    "um": "um",
+    "nm": "nm",
+    "mm": "mm",
+    "deg": "deg",
+    "mrad": "mrad",
+    "kv": "kV",
+    "na": "nA",
+    "pa": "Pa",
+    "s": "s",
+    "px": "px",
+    "hz": "Hz",
+    "degc": "degC",
+}
+
+
+def refused(engine: RunEngine, plan: Any) -> BaseException:
+    """Run a plan that must fail and return the instrument's own error."""
+    with pytest.raises((FailedStatus, MontangoError)) as caught:
+        engine(plan)
+    return caught.value.__cause__ or caught.value
+
+
+def signals(devices: Devices) -> list[tuple[str, str, SignalR[Any]]]:
+    """Return device name, attribute and signal of every signal of the Tango devices."""
+    return [
+        (name, attribute, child)
+        for name, device in devices.named().items()
+        if name != "facility"
+        for attribute, child in device.children()
+        if isinstance(child, SignalR) and attribute not in ("State", "events_to_kickoff")
+    ]
+
+
+def proxy(lab: Lab, name: str) -> Any:
+    """Return a plain Tango client of an instrument."""
+    info = lab.info()
+    return tango.DeviceProxy(f"tango://{info.tango_host}/{info.devices[name]}")
+
+
+def test_name_tango_unit_and_ophyd_unit_agree(lab: Lab, devices: Devices) -> None:
+    compared = 0
+    for name, attribute, signal in signals(devices):
+        unit = proxy(lab, name).get_attribute_config(attribute).unit
+        described = call_in_bluesky_event_loop(signal.describe())[signal.name].get("units", "")
+        assert (unit or "") == (described or ""), f"{name}/{attribute}"
+        suffix = attribute.rsplit("_", 1)[-1]
+        if suffix in SUFFIX_UNITS:
+            compared += 1
+            assert unit == SUFFIX_UNITS[suffix], f"{name}/{attribute}"
+    assert compared > 25
+
+
+def test_every_attribute_pushes_change_events(lab: Lab, devices: Devices) -> None:
+    for name in ("column", "stage", "camera", "sequencer"):
+        device = proxy(lab, name)
+        for attribute in device.get_attribute_list():
+            if attribute == "Status":
+                continue
+            events: list[Any] = []
+            subscription = device.subscribe_event(attribute, tango.EventType.CHANGE_EVENT, events.append)
+            device.unsubscribe_event(subscription)
+            assert events, f"{name}/{attribute}"
+            assert not events[0].err, f"{name}/{attribute}: {events[0].errors}"
+
+
+def test_every_writable_setting_has_limits_or_choices(lab: Lab) -> None:
+    column = proxy(lab, "column")
+    for setting in SETTINGS:
+        config = column.get_attribute_config(setting.name)
+        writable = config.writable == tango.AttrWriteType.READ_WRITE
+        assert writable == setting.writable
+        if writable and setting.kind in ("float", "int", "pair"):
+            assert float(config.min_value) == setting.low
+            assert float(config.max_value) == setting.high
+        if setting.alarm:
+            assert float(config.alarms.max_alarm) == setting.alarm[1]
+
+
+def test_stage_moves_and_reads_back(engine: RunEngine, devices: Devices) -> None:
+    engine(bps.mv(devices.stage, (12.5, -7.25)))
+    position, _ = call_in_bluesky_event_loop(devices.stage.position_now())
+    assert position[:2] == pytest.approx((12.5, -7.25), abs=0.5)
+    engine(bps.mv(devices.stage.x, 3.0))
+    position, _ = call_in_bluesky_event_loop(devices.stage.position_now())
+    assert position[:2] == pytest.approx((3.0, -7.25), abs=0.5)
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ((1e4, 0.0), ["x_um", "10000", "990"]),
+        ((0.0, -991.0), ["y_um", "-991", "-990"]),
+        ((math.nan, math.nan, 376.0), ["z_um", "376", "375"]),
+        ((1.0,), ["x_um, y_um"]),
+    ],
+)
+def test_stage_out_of_range_is_refused_in_the_plan(
+    engine: RunEngine, devices: Devices, target: tuple[float, ...], words: list[str]
+) -> None:
+    before, _ = call_in_bluesky_event_loop(devices.stage.position_now())
+    error = refused(engine, bps.mv(devices.stage, target))
+    assert isinstance(error, LimitError)
+    for word in words:
+        assert word in str(error)
+    after, _ = call_in_bluesky_event_loop(devices.stage.position_now())
+    assert after == pytest.approx(before, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("name", "command", "argument"),
+    [
+        ("stage", "MoveTo", [1e4, 0.0]),
+        ("stage", "MoveAndSettle", [0.0, 1e4, 0.0]),
+        ("sequencer", "QueueTable", [0, 0, 0, 0, 1e4, 0, 0, 0, 0, 0, 0]),
+        ("sequencer", "QueueTable", [1.0, 2.0]),
+        ("camera", "Expose", [1.0]),
+        ("camera", "Arm", 0),
+        ("column", "Normalize", "NOSUCH"),
+    ],
+)
+def test_server_refuses_by_itself(lab: Lab, name: str, command: str, argument: Any) -> None:
+    with pytest.raises(tango.DevFailed) as caught:
+        proxy(lab, name).command_inout(command, argument)
+    assert caught.value.args[0].reason == "Montango_LimitError"
+
+
+def test_setting_out_of_range_is_refused_and_unchanged(lab: Lab, engine: RunEngine, devices: Devices) -> None:
+    before = proxy(lab, "column").defocus_um
+    with pytest.raises(FailedStatus):
+        engine(bps.mv(devices.column.defocus_um, 5000.0))
+    assert proxy(lab, "column").defocus_um == before
+    engine(bps.mv(devices.column.defocus_um, -3.5))
+    assert proxy(lab, "column").defocus_um == -3.5
+    engine(bps.mv(devices.column.defocus_um, before))
+
+
+def test_exposure_out_of_range_names_the_limit(lab: Lab, engine: RunEngine, devices: Devices) -> None:
+    with pytest.raises(FailedStatus):
+        engine(bps.mv(devices.camera.exposure_time_s, 1e6))
+    with pytest.raises(tango.DevFailed) as caught:
+        proxy(lab, "camera").exposure_time_s = 1e6
+    assert "exposure" in caught.value.args[0].desc
+    assert caught.value.args[0].reason == "Montango_LimitError"
+
+
+def test_stock_count_takes_frames(engine: RunEngine, devices: Devices) -> None:
+    documents: list[tuple[str, Any]] = []
+    engine(bp.count([devices.camera], num=3), lambda name, doc: documents.append((name, doc)))
+    uri = next(doc["uri"] for name, doc in documents if name == "stream_resource")
+    with h5py.File(uri.removeprefix("file://localhost"), "r", libver="latest", swmr=True) as file:
+        assert file["/entry/data"].shape == (3, 256, 256)
+        assert set(file["/entry/tiles"]) == {column.name for column in TILE_COLUMNS}
+        counts = file["/entry/tiles/exposure_count"][:]
+    assert (np.diff(counts) == 1).all()
+
+
+def test_stock_scan_of_one_axis(engine: RunEngine, devices: Devices) -> None:
+    events: list[Any] = []
+    scan = bp.scan([devices.column], devices.stage.x, -4, 4, 3)
+    engine(scan, {"event": [lambda name, doc: events.append(doc)]})
+    assert [event["data"]["stage-x"] for event in events] == pytest.approx([-4, 0, 4], abs=0.5)
+
+
+def test_expose_without_a_file_says_so(lab: Lab) -> None:
+    camera = proxy(lab, "camera")
+    camera.CloseFile()
+    with pytest.raises(tango.DevFailed) as caught:
+        camera.Expose([0.0] * len(SEQUENCER_COLUMNS))
+    assert "no file is open" in caught.value.args[0].desc
+
+
+def test_table_round_trip() -> None:
+    tiles = [TileRequest(k, k // 3, k % 3, 0, 1.5 * k, -k, 0.05, defocus_um=-2.0) for k in range(7)]
+    packed = pack(tiles)
+    assert packed.shape == (7 * TABLE_WIDTH,)
+    back = unpack(packed)
+    assert [(tile.row, tile.column, tile.x_um, tile.defocus_um) for tile in back] == [
+        (tile.row, tile.column, tile.x_um, tile.defocus_um) for tile in tiles
+    ]
+    with pytest.raises(LimitError):
+        unpack(packed[:-1])
+
+
+def test_facility_signals_are_read_in_the_same_engine(engine: RunEngine, devices: Devices) -> None:
+    devices.facility.wait_for_connection(timeout=20)
+    events: list[Any] = []
+    engine(bp.count([devices.facility, devices.column]), {"event": [lambda name, doc: events.append(doc)]})
+    data = events[0]["data"]
+    assert 15 < data["facility_hall_temperature_degc"] < 30
+    assert data["facility_water_flow_l_min"] > 0
+    assert "column-defocus_um" in data
+
+
+@pytest.fixture
+def slow(make_lab: Callable[..., Lab], engine: RunEngine) -> tuple[Lab, Devices]:
+    """Return a laboratory with real timing, of this test's own, and its devices."""
+    from profiles.simulated.devices import make_devices
+
+    own = make_lab(simulation={"timing": "real"}, facility={"ioc": None})
+    own.up()
+    return own, make_devices(own.info())
+
+
+def test_stop_and_restart_on_real_timing(engine: RunEngine, slow: tuple[Lab, Devices]) -> None:
+    own, devices = slow
+    stage = proxy(own, "stage")
+
+    def stopped_move() -> Any:
+        status = yield from bps.abs_set(devices.stage, (900.0, 900.0))
+        yield from bps.sleep(0.2)
+        yield from bps.stop(devices.stage)
+        yield from bps.wait_for([lambda: _outcome(status)])
+
+    outcome: list[BaseException | None] = []
+
+    async def _outcome(status: Any) -> None:
+        try:
+            await status
+        except MontangoError as error:
+            outcome.append(error)
+
+    with pytest.raises(FailedStatus):
+        engine(stopped_move())
+    assert any(isinstance(error, Aborted) for error in outcome) or not outcome
+    halted = list(stage.position)
+    assert abs(halted[0]) < 890
+    with pytest.raises(tango.DevFailed, match="outside"):
+        stage.MoveTo([1e5, 0.0])
+
+    own.restart("stage")
+    again = proxy(own, "stage")
+    assert list(again.position)[:2] == pytest.approx(halted[:2], abs=0.2)
+    engine(bps.mv(devices.stage, (1.0, 1.0)))
+    position, _ = call_in_bluesky_event_loop(devices.stage.position_now())
+    assert position[:2] == pytest.approx((1.0, 1.0), abs=0.5)
+
+
+def test_abort_of_the_sequencer_leaves_beam_blanked_and_stage_still(
+    engine: RunEngine, slow: tuple[Lab, Devices]
+) -> None:
+    own, devices = slow
+    camera, sequencer, column = (proxy(own, name) for name in ("camera", "sequencer", "column"))
+    camera.OpenFile(str(own.state.root / "data" / "aborted.h5"))
+    tiles = [TileRequest(k, 0, k, 0, 8.0 * k, 0.0, 0.05) for k in range(20)]
+    table = sequencer.QueueTable(pack(tiles))
+    while sequencer.tiles_done < 2:
+        pass
+    assert not column.beam_blanked
+    sequencer.Abort()
+    while sequencer.state() == tango.DevState.RUNNING:
+        pass
+    assert column.beam_blanked
+    assert sequencer.failed_id == table
+    assert sequencer.last_error.startswith("Aborted")
+    assert proxy(own, "stage").stage_state == "READY"
+    # and a table queued afterwards runs
+    again = sequencer.QueueTable(pack(tiles[:2]))
+    while sequencer.tables_done < again:
+        assert sequencer.failed_id < again, sequencer.last_error
+    camera.CloseFile()
+
+
+def test_lost_server_is_named_with_what_to_do(engine: RunEngine, slow: tuple[Lab, Devices]) -> None:
+    own, devices = slow
+    pid = next(one.pid for one in own.status().processes if one.name == "stage")
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    error = refused(engine, bps.mv(devices.stage, (2.0, 2.0)))
+    assert isinstance(error, DeviceLost)
+    assert "em/stage/1" in str(error)
+    assert "montango logs stage" in str(error)
