@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,7 +66,7 @@ def plan_demo(options: DemoOptions) -> tuple[Any, MontangoConfig]:
 
     rows, columns = options.rows or DEMO_ROWS, options.columns or DEMO_COLUMNS
     simulation: dict[str, Any] = {"timing": "fast" if options.fast else "real"}
-    pixels = options.pixels
+    pixels, driver = options.pixels, None
     if options.specimen is not None and options.replay is not None:
         raise ConfigurationError("--specimen and --replay exclude each other; give one of them")
     if options.specimen is not None:
@@ -76,16 +75,20 @@ def plan_demo(options: DemoOptions) -> tuple[Any, MontangoConfig]:
         rows = options.rows or _tiles_in(height, pixels, options.overlap)
         columns = options.columns or _tiles_in(width, pixels, options.overlap)
         simulation["specimen"] = {"kind": "image", "file": str(options.specimen.absolute())}
+        simulation["camera"] = {"width_px": pixels, "height_px": pixels}
     elif options.replay is not None:
-        rows, columns = _replayed_grid(options.replay)
-        simulation["specimen"] = {"kind": "replay", "folder": str(options.replay.absolute())}
-    if pixels:
+        rows, columns, bits = _replayed_grid(options.replay)
+        folder = str(options.replay.absolute())
+        simulation["specimen"] = {"kind": "replay", "folder": folder, "replay_overlap": options.overlap}
+        simulation["camera"] = {"bit_depth": bits}
+        driver = "sim.replay:ReplayCamera"
+    elif pixels:
         simulation["camera"] = {"width_px": pixels, "height_px": pixels}
     try:
         spec = MontageSpec(rows=rows, columns=columns, overlap=options.overlap, centre_um=(0.0, 0.0))
     except ValidationError as error:
         raise ConfigurationError(spec_errors(error)) from None
-    return spec, _configure(options, simulation)
+    return spec, _configure(options, simulation, driver)
 
 
 def spec_errors(error: Any) -> str:
@@ -97,7 +100,7 @@ def spec_errors(error: Any) -> str:
     )
 
 
-def _configure(options: DemoOptions, simulation: dict[str, Any]) -> MontangoConfig:
+def _configure(options: DemoOptions, simulation: dict[str, Any], camera_driver: str | None) -> MontangoConfig:
     data = yaml.safe_load(dump_config(load_config(options.config)))
     if data.get("simulation") is None:
         raise ConfigurationError(
@@ -107,13 +110,16 @@ def _configure(options: DemoOptions, simulation: dict[str, Any]) -> MontangoConf
     for key, value in simulation.items():
         data["simulation"][key] = {**data["simulation"][key], **value} if isinstance(value, dict) else value
     data["lab"]["name"] = "demo"
+    if camera_driver is not None:
+        data["instruments"]["camera"]["driver"] = camera_driver
     return MontangoConfig.model_validate(data)
 
 
 def _micrograph_shape(path: Path) -> tuple[int, int]:
-    from sim.specimen.micrograph import read_micrograph
+    from sim.specimen.micrograph import to_grey
+    from sim.specimen.sources import read_image
 
-    height, width = read_micrograph(path).shape
+    height, width = to_grey(read_image(path)).shape
     return height, width
 
 
@@ -123,15 +129,14 @@ def _tiles_in(length_px: int, tile_px: int, overlap: float) -> int:
     return max(2, min(8, 1 + int((length_px - tile_px) / pitch)))
 
 
-def _replayed_grid(folder: Path) -> tuple[int, int]:
-    """Return rows and columns of a folder of tiles named ``*_ROW_COL.EXT``, counted from 1."""
-    found = [re.search(r"_(\d+)_(\d+)\.[A-Za-z]+$", path.name) for path in folder.glob("*_*_*.*")]
-    places = [(int(match[1]), int(match[2])) for match in found if match]
-    if not places:
-        raise ConfigurationError(
-            f"{folder} holds no recorded tiles; give a folder with files named *_ROW_COL.png (or tif, jpg, mrc)"
-        )
-    return max(row for row, _ in places), max(column for _, column in places)
+def _replayed_grid(folder: Path) -> tuple[int, int, int]:
+    """Return rows, columns and bits a pixel of a folder of recorded tiles."""
+    from sim.specimen.sources import find_tiles, read_image
+
+    tiles = find_tiles(folder)
+    rows, columns = zip(*tiles, strict=True)
+    bits = 8 * read_image(next(iter(tiles.values()))).dtype.itemsize
+    return 1 + max(rows) - min(rows), 1 + max(columns) - min(columns), min(bits, 16)
 
 
 def _acquire(

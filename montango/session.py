@@ -130,7 +130,10 @@ class Session(AbstractContextManager["Session[DevicesT]"], Generic[DevicesT]):
         @functools.wraps(montage)
         def bound(*args: Any, **kwargs: Any) -> Generator[Msg, Any, str]:
             kwargs.setdefault("verdicts", self.qc)
-            kwargs.setdefault("baseline", (self.devices.facility,))
+            if self.devices.facility.connected:
+                kwargs.setdefault("baseline", (self.devices.facility,))
+            else:
+                logger.warning("the facility's signals are not connected; the montage goes on without them")
             kwargs.setdefault("minimum_free_gb", self.minimum_free_gb)
             return (yield from montage(*args, **kwargs))
 

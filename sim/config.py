@@ -182,8 +182,8 @@ class StageConfig(_Part):
     def error_bound_um(self, reach_um: float = 100.0) -> float:
         """Return how far read-back and truth may differ on one axis within ``reach_um`` of the origin, um."""
         skew = abs(self.skew_deg) * 0.01746 * reach_um
-        creep = self.drift_nm_s * self.drift_decay_s * 1e-3
-        return self.backlash_um / 2 + self.cyclic_amplitude_um + 5 * self.readback_noise_um + skew + creep
+        after_move = self.drift_nm_s * self.drift_decay_s * 1e-3 + 0.2 * self.ring_um
+        return self.backlash_um / 2 + self.cyclic_amplitude_um + 5 * self.readback_noise_um + skew + after_move
 
 
 class SimulationConfig(_Part):

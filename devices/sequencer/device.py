@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Annotated as A
 
@@ -36,6 +37,10 @@ class Sequencer(InstrumentDevice, StandardReadable, Movable[Sequence[TileRequest
     tile_timeout_s: float = 60.0
     """Longest time one tile may take; a table may take so much for each of its tiles and those before."""
 
+    def __init__(self, trl: str, name: str = "") -> None:
+        super().__init__(trl, name)
+        self._in_order = asyncio.Lock()
+
     @AsyncStatus.wrap
     async def set(self, value: Sequence[TileRequest]) -> None:
         """Queue a table and wait until its tiles are exposed.
@@ -47,8 +52,10 @@ class Sequencer(InstrumentDevice, StandardReadable, Movable[Sequence[TileRequest
         MontangoError
             A device failed: the error names it.
         """
-        timeout_s = self.tile_timeout_s * (2 + len(value) + await self.tiles_queued.get_value())
-        await self.run("QueueTable", pack(value), timeout_s=timeout_s)
+        async with self._in_order:  # two tables set one after the other reach the server in that order
+            ahead = await self.tiles_queued.get_value()
+            table = int(await self.call("QueueTable", pack(value)))
+        await self.wait_for(table, timeout_s=self.tile_timeout_s * (2 + len(value) + ahead))
 
     async def stop(self, success: bool = False) -> None:
         """End the table that runs at once, unless all went well: beam blanked, stage still."""

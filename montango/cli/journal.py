@@ -18,5 +18,6 @@ def replay(context: typer.Context) -> None:
 
     from tiled_server.replay import replay as replay_journal  # imports Tiled: seconds
 
-    result = replay_journal(Path(info.journal_dir), info.tiled["uri"], info.tiled["api_key"])
-    print(result)
+    summary = replay_journal(Path(info.journal_dir), info.tiled["uri"], info.tiled["api_key"])
+    print(summary)
+    raise typer.Exit(1 if summary.failed else 0)

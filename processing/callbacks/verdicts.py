@@ -38,7 +38,7 @@ class QCThresholds(BaseModel):
     """Mean, as a fraction of the run's median, under which a tile is dark."""
     min_relative_sharpness: float = Field(default=0.35, gt=0, lt=1)
     """Sharpness, as a fraction of the run's median, under which a tile may be blurred."""
-    min_focus_drop_db: float = Field(default=6.0, gt=0, le=60)
+    min_focus_drop_db: float = Field(default=5.0, gt=0, le=60)
     """Focus score below the run's median, dB, from which a tile may be blurred; it is when both say so."""
     deviations: float = Field(default=5.0, gt=0, le=50)
     """How many robust standard deviations below the median both must be besides."""

@@ -5,6 +5,7 @@ A site copies this module and adds its own devices; `make_devices` is what a ses
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -16,6 +17,10 @@ from devices.facility.device import Facility
 from devices.sequencer.device import Sequencer
 from devices.stage.device import Stage
 from montango.lab import LabInfo
+
+logger = logging.getLogger(__name__)
+
+FACILITY_TIMEOUT_S = 3.0
 
 
 @dataclass(frozen=True)
@@ -59,4 +64,8 @@ def make_devices(lab: LabInfo, timeout_s: float = 20.0) -> Devices:
         camera = Camera(host + lab.devices["camera"], lab.data_dir)
         sequencer = Sequencer(host + lab.devices["sequencer"])
     facility = Facility(lab.facility_prefix, name="facility")
+    try:
+        facility.wait_for_connection(timeout=FACILITY_TIMEOUT_S)
+    except TimeoutError as error:
+        logger.warning("%s; runs go on without the facility's signals until they are there", error)
     return Devices(column, stage, camera, sequencer, facility)

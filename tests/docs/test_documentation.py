@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from devices._tango.server import InstrumentServer
 from devices.camera.server import CameraServer
+from devices.column.server import ColumnServer
 from devices.column.settings import SETTINGS
 from devices.errors import ERROR_CLASSES
 from devices.facility.signals import FACILITY_SIGNALS
@@ -33,6 +35,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
 DECISIONS = sorted((DOCS / "decisions").glob("*.md"))
 SOURCES = ("devices", "plans", "processing", "tiled_server", "sim", "profiles", "montango", "tests", "docs")
 MACHINE_PATHS = tuple(f"/{name}/" for name in ("work", "root", "home"))
+ROOT_FILES = (".md", ".toml", ".yaml", ".lock")
 RUN_MARK = "<!-- run -->"
 UNITS = {
     "_e_nm2_s": "e/nm2/s", "_um_per_mm": "um/mm", "_e_per_a2": "e/A2", "_um_s2": "um/s2", "_um_s": "um/s",
@@ -85,10 +88,13 @@ def slugs(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
 
 
-def table(page: Path) -> dict[str, list[str]]:
-    """Return the rows of a page's tables whose first cell is `code`, by that code."""
+def table(page: Path, section: str = "") -> dict[str, list[str]]:
+    """Return the rows of a page's (or section's) tables whose first cell is `code`, by that code."""
     rows: dict[str, list[str]] = {}
-    for line in page.read_text().splitlines():
+    text = page.read_text()
+    if section:
+        text = text.partition(f"\n## {section}\n")[2].partition("\n## ")[0]
+    for line in text.splitlines():
         cells = [cell.strip().replace(r"\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
         if len(cells) > 1 and re.fullmatch(r"`[^`]+`", cells[0]):
             assert cells[0].strip("`") not in rows, f"{page.name}: {cells[0]} twice"
@@ -154,15 +160,16 @@ def branches(schema: Mapping[str, Any], root: Mapping[str, Any]) -> list[dict[st
     return [dict(schema)]
 
 
-def keys(schema: Mapping[str, Any], root: Mapping[str, Any], path: str = "") -> dict[str, tuple[str, str, str]]:
+def keys(schema: Mapping[str, Any], root: Mapping[str, Any], path: str = "") -> dict[str, list[str]]:
     """Return unit, allowed values and default of every key that holds a value, by its dotted name."""
-    found: dict[str, tuple[str, str, str]] = {}
+    found: dict[str, list[str]] = {}
     for branch in branches(schema, root):
         for name, inner in branch.get("properties", {}).items():
             key = f"{path}.{name}" if path else name
             deeper = keys(inner, root, key)
             if not deeper or any(part.get("type") == "array" for part in branches(inner, root)):
-                found[key] = (unit(name), allowed(inner, root), default(inner, name in branch.get("required", ())))
+                required = name in branch.get("required", ())
+                found[key] = [unit(name), allowed(inner, root), default(inner, required)]
             found |= deeper
         if "items" in branch:
             found |= keys(branch["items"], root, f"{path}[]")
@@ -221,7 +228,7 @@ def default(schema: Mapping[str, Any], required: bool) -> str:
 )
 def test_tables_of_keys(page: str, schema: dict[str, Any], prefix: str) -> None:
     """Every key is there, with its unit, range and default, and no other."""
-    wanted = {prefix + key: list(row) for key, row in keys(schema, schema).items()}
+    wanted = {prefix + key: row for key, row in keys(schema, schema).items()}
     written = {key: cells[:3] for key, cells in table(DOCS / "reference" / page).items()}
     assert written == wanted
     assert all(len(cells) == 4 and cells[3] for cells in table(DOCS / "reference" / page).values())
@@ -250,28 +257,46 @@ def test_every_command_is_documented() -> None:
     text = (DOCS / "reference" / "cli.md").read_text()
     parts = dict(re.findall(r"^### `montango ([^`]+?)(?: [A-Z][^`]*)?`\n(.*?)(?=^##|\Z)", text, re.M | re.S))
     assert set(parts) == set(commands())
-    missing = [(name, one) for name, options in commands().items() for one in options if one not in parts[name]]
+    missing = [
+        (name, one) for name, options in commands().items() for one in options if one not in parts[name]
+    ]
     assert [item for item in missing if item[1] not in ("-h",)] == []
 
 
-def _declared(server: Any) -> dict[str, str]:
-    found = {name: str(rest[0].get("unit", "") if rest else "") for name, (_, *rest) in _attributes(server)}
-    return found | {f"{name}()": "" for name in server.TangoClassClass.cmd_list if name not in ("State", "Status", "Init")}
+def declared(server: type[InstrumentServer]) -> dict[str, str]:
+    """Return the unit of each attribute and command that a server declares itself, by its name."""
+    common = (
+        set()
+        if server is InstrumentServer
+        else {*_tango(server, "attr"), *_tango(server, "cmd")}
+        & {
+            *_tango(InstrumentServer, "attr"),
+            *_tango(InstrumentServer, "cmd"),
+        }
+    )
+    units = {name: vars(one)["_kwargs"].get("unit", "") for name, one in _tango(server, "attr").items()}
+    units |= {f"{name}()": "" for name in _tango(server, "cmd")}
+    return {name: one for name, one in units.items() if name.removesuffix("()") not in common}
 
 
-def _attributes(server: Any) -> list[tuple[str, Any]]:
-    return [item for item in server.TangoClassClass.attr_list.items() if item[0] not in ("State", "Status")]
+def _tango(server: Any, kind: str) -> dict[str, Any]:
+    return dict(getattr(server.TangoClassClass, f"{kind}_list"))
 
 
-def test_every_attribute_and_command_is_documented() -> None:
-    rows = table(DOCS / "reference" / "devices.md")
-    wanted = {setting.name: setting.unit for setting in SETTINGS}
-    for server in (StageServer, CameraServer, SequencerServer):
-        wanted |= _declared(server)
-    wanted |= {"settings_done": "", "Normalize()": ""}
-    wanted |= {signal.name: signal.unit for signal in FACILITY_SIGNALS}
-    assert {name: rows[name][0] for name in wanted if name in rows} == wanted
-    assert set(rows) - set(wanted) == set()
+@pytest.mark.parametrize(
+    ("section", "wanted"),
+    [
+        ("Every server", declared(InstrumentServer)),
+        ("Column", declared(ColumnServer) | {setting.name: setting.unit for setting in SETTINGS}),
+        ("Stage", declared(StageServer)),
+        ("Camera", declared(CameraServer)),
+        ("Sequencer", declared(SequencerServer)),
+        ("Facility", {signal.name: signal.unit for signal in FACILITY_SIGNALS}),
+    ],
+)
+def test_every_attribute_and_command_is_documented(section: str, wanted: dict[str, str]) -> None:
+    rows = table(DOCS / "reference" / "devices.md", section)
+    assert {name: cells[0] for name, cells in rows.items()} == wanted
 
 
 def test_every_tile_column_and_fault_is_documented() -> None:
@@ -295,7 +320,9 @@ def test_decision_records() -> None:
     for page in DECISIONS:
         text = page.read_text()
         assert len(text.splitlines()) < 60, f"{page.name} has 60 lines or more"
-        assert re.findall(r"^## (.+)$", text, re.MULTILINE) == ["Context", "Decision", "Consequences"], page.name
+        assert re.findall(r"^## (.+)$", text, re.MULTILINE) == ["Context", "Decision", "Consequences"], (
+            page.name
+        )
 
 
 def test_the_readme_is_short() -> None:
@@ -304,7 +331,11 @@ def test_the_readme_is_short() -> None:
 
 def test_no_paths_of_a_machine() -> None:
     files = [path for top in SOURCES for path in (ROOT / top).rglob("*") if "__pycache__" not in path.parts]
-    files += [path for path in ROOT.iterdir() if path.suffix in (".md", ".toml", ".yaml", ".lock") or path.name == "Makefile"]
+    files += [
+        path
+        for path in ROOT.iterdir()
+        if path.suffix in (".md", ".toml", ".yaml", ".lock") or path.name == "Makefile"
+    ]
     found = [
         f"{path.relative_to(ROOT)}: {mark}"
         for path in files

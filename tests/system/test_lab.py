@@ -105,6 +105,12 @@ def test_logs(lab: Lab) -> None:
     assert result.stderr.startswith("montango: there is no log of 'nothing'")
 
 
+def test_replay_of_the_journal(lab: Lab) -> None:
+    result = montango(lab, "journal", "replay")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("added 0, completed 0")
+
+
 def test_up_again_says_where_it_is(lab: Lab) -> None:
     result = montango(lab, "up")
     assert result.returncode == 0

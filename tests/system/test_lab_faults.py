@@ -101,6 +101,16 @@ def test_tango_database_keeps_its_port(make_lab: LabFactory) -> None:
     until(lambda: lab.status().ready)
 
 
+@pytest.mark.slow
+def test_catalog_keeps_its_port_and_key(make_lab: LabFactory) -> None:
+    lab = make_lab(catalog=True)
+    catalog = lab.up(wait=True).tiled
+    before = pid_of(lab, "tiled")
+    os.kill(before, signal.SIGKILL)
+    until(lambda: (one := process(lab, "tiled")).ready and one.pid != before, timeout_s=90)
+    assert lab.info().tiled == catalog
+
+
 def test_kill_of_the_supervisor_leaves_nothing(make_lab: LabFactory) -> None:
     lab = make_lab()
     info = lab.up()

@@ -1,0 +1,131 @@
+"""Faults act on their exposures and on no other."""
+
+from __future__ import annotations
+
+import errno
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from devices.errors import OperationTimeout
+from sim.camera import SimulatedCamera
+from sim.faults import FAULT_NAMES, Fault, inject
+from sim.stage import SimulatedStage
+from sim.world import World
+
+IN_THE_PICTURE = [
+    "corrupted_frame", "beam_loss", "drift_burst", "charging", "debris", "fold", "focus_jump",
+]  # fmt: skip
+Make = Callable[..., World]
+LARGE = {"width_px": 192, "height_px": 192}
+
+
+def exposed(camera: SimulatedCamera) -> npt.NDArray[np.float64]:
+    camera.expose()
+    return camera.read(5.0).data.astype(float)
+
+
+def sharpness(frame: npt.NDArray[np.float64]) -> float:
+    return float(np.var(frame[1:] - frame[:-1]) / np.var(frame))
+
+
+def test_the_list_of_faults() -> None:
+    others = {"stage_stuck", "camera_timeout", "server_crash", "disk_full"}
+    assert set(FAULT_NAMES) == others | set(IN_THE_PICTURE)
+
+
+@pytest.mark.parametrize("name", IN_THE_PICTURE)
+def test_a_fault_spoils_its_exposures_and_no_other(make_world: Make, name: str) -> None:
+    world = make_world(camera=LARGE)
+    camera = SimulatedCamera(world.path)
+    camera.open()
+    inject(world, Fault(name, at_exposure=2, count=2))
+    frames = [exposed(camera) for _ in range(6)]
+    clean = frames[0]
+    noise = np.abs(frames[1] - clean).mean()
+    differences = [np.abs(frame - clean).mean() / noise for frame in frames]
+    for index in (4, 5):
+        assert differences[index] == pytest.approx(1.0, abs=0.1)
+    assert min(differences[2:4]) > 1.5
+    assert [exposure.faults for exposure in world.truth()] == [(), (), (name,), (name,), (), ()]
+
+
+def test_severity_says_how_bad(make_world: Make) -> None:
+    world = make_world(camera=LARGE, specimen={"texture_px": 1024})
+    camera = SimulatedCamera(world.path)
+    camera.open()
+    for index, severity in enumerate((0.2, 0.5, 1.0), start=1):
+        inject(world, Fault("focus_jump", index, severity=severity))
+    frames = [sharpness(exposed(camera)) for _ in range(4)]
+    assert frames == sorted(frames, reverse=True)
+    assert [round(exposure.defocus_um) for exposure in world.truth()] == [0, -4, -10, -20]
+
+
+def test_beam_loss_is_in_the_truth(make_world: Make) -> None:
+    world = make_world(faults=[{"name": "beam_loss", "at_exposure": 1}])
+    camera = SimulatedCamera(world.path)
+    camera.open()
+    bright, dark = exposed(camera), exposed(camera)
+    assert dark.mean() < 0.02 * bright.mean()
+    assert [exposure.beam_on for exposure in world.truth()] == [True, False]
+
+
+@pytest.mark.parametrize("timing", ["fast", "real"])
+def test_a_frame_that_never_comes(make_world: Make, timing: str) -> None:
+    world = make_world(timing=timing, readout_time_s=0.0, faults=[{"name": "camera_timeout"}])
+    camera = SimulatedCamera(world.path)
+    camera.open()
+    camera.expose()
+    with pytest.raises(OperationTimeout, match="no frame"):
+        camera.read(0.05)
+    assert exposed(camera).mean() > 0
+    assert world.exposures() == 2
+
+
+def test_a_full_disk(make_world: Make) -> None:
+    world = make_world(faults=[{"name": "disk_full"}])
+    camera = SimulatedCamera(world.path)
+    camera.open()
+    camera.expose()
+    with pytest.raises(OSError, match="space") as caught:
+        camera.read(5.0)
+    assert caught.value.errno == errno.ENOSPC
+    exposed(camera)
+
+
+@pytest.mark.parametrize("timing", ["fast", "real"])
+def test_a_stuck_stage_times_out_and_moves_at_the_next_try(make_world: Make, timing: str) -> None:
+    world = make_world(timing=timing, faults=[{"name": "stage_stuck", "at_exposure": 1}])
+    stage, camera = SimulatedStage(world.path), SimulatedCamera(world.path)
+    camera.open()
+    stage.start_move({"x_um": 0.3})
+    stage.wait_still(5.0)
+    exposed(camera)
+    stage.start_move({"x_um": 0.6})
+    with pytest.raises(OperationTimeout, match="stuck"):
+        stage.wait_still(0.05)
+    assert stage.position().x_um == pytest.approx(0.3, abs=0.2)
+    stage.stop()
+    stage.start_move({"x_um": 0.6})
+    assert stage.wait_still(5.0).x_um == pytest.approx(0.6, abs=0.2)
+
+
+def test_a_crash_ends_the_process_once(make_world: Make) -> None:
+    world = make_world(faults=[{"name": "server_crash", "at_exposure": 1}])
+    script = (
+        "import sys; from sim.camera import SimulatedCamera; camera = SimulatedCamera(sys.argv[1]); camera.open()\n"
+        "for _ in range(3): camera.expose(); camera.read(5.0)\n"
+        "print('done')"
+    )
+    command = [sys.executable, "-c", script, str(world.path)]
+    first = subprocess.run(command, capture_output=True, text=True)
+    assert first.returncode == -signal.SIGKILL
+    assert world.exposures() == 2
+    second = subprocess.run(command, capture_output=True, text=True)
+    assert (second.returncode, second.stdout) == (0, "done\n")
+    assert [exposure.index for exposure in world.truth()] == [0, 1, 2, 3, 4]
