@@ -94,8 +94,7 @@ def plan_demo(options: DemoOptions) -> tuple[Any, MontangoConfig]:
 def spec_errors(error: Any) -> str:
     """Return one line for what pydantic says of a montage's specification."""
     return "; ".join(
-        f"{'.'.join(str(part) for part in item['loc'] if not str(part).startswith('constrained'))} = "
-        f"{item['input']!r}: {item['msg']}"
+        f"{'.'.join(map(str, item['loc']))} = {item['input']!r}: {item['msg'].removeprefix('Value error, ')}"
         for item in error.errors()
     )
 

@@ -32,6 +32,10 @@ class Picture(Protocol):
     def frame_shape(self) -> tuple[int, int]:
         """Size of the sensor, ``(height, width)`` in pixels."""
 
+    @property
+    def bit_depth(self) -> int:
+        """Bits of a pixel."""
+
     def render(self, shot: Shot, settings: CameraSettings) -> npt.NDArray[np.uint16]:
         """Return the frame of an exposure, ``(y, x)`` counts."""
 
@@ -78,7 +82,7 @@ class SimulatedCamera:
             model=sensor.model,
             width_px=width_px,
             height_px=height_px,
-            bit_depth=sensor.bit_depth,
+            bit_depth=self._picture.bit_depth,
             pixel_size_um=sensor.pixel_size_um,
             exposure_range_s=(sensor.exposure_min_s, sensor.exposure_max_s),
         )

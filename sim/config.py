@@ -183,7 +183,9 @@ class StageConfig(_Part):
         """Return how far read-back and truth may differ on one axis within ``reach_um`` of the origin, um."""
         skew = abs(self.skew_deg) * 0.01746 * reach_um
         after_move = self.drift_nm_s * self.drift_decay_s * 1e-3 + 0.2 * self.ring_um
-        return self.backlash_um / 2 + self.cyclic_amplitude_um + 5 * self.readback_noise_um + skew + after_move
+        return (
+            self.backlash_um / 2 + self.cyclic_amplitude_um + 5 * self.readback_noise_um + skew + after_move
+        )
 
 
 class SimulationConfig(_Part):

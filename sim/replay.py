@@ -41,13 +41,19 @@ class RecordedTiles:
         rows, columns = zip(*self._tiles, strict=True)
         self._middle = ((min(rows) + max(rows)) / 2, (min(columns) + max(columns)) / 2)
         self._images: dict[tuple[int, int], npt.NDArray[np.uint16]] = {}
-        height, width = self._load(next(iter(self._tiles))).shape
-        self._shape = (height, width)
+        first = read_image(next(iter(self._tiles.values())))
+        self._shape = (first.shape[0], first.shape[1])
+        self._bit_depth = 8 if first.dtype == np.uint8 else 16
 
     @property
     def frame_shape(self) -> tuple[int, int]:
         """Size of the recorded tiles, ``(height, width)`` in pixels."""
         return self._shape
+
+    @property
+    def bit_depth(self) -> int:
+        """Bits of a pixel as recorded: 8 or 16."""
+        return self._bit_depth
 
     def cell(self, x_um: float, y_um: float, pixel_size_nm: float, rotation_rad: float) -> tuple[int, int]:
         """Return the (row, column), from 1, of the tile nearest to a stage position."""
@@ -67,7 +73,7 @@ class RecordedTiles:
             if shot.faults:
                 spoiled = image.astype(np.float32) / 255.0
                 spoil_specimen(spoiled, shot)
-                image = np.clip(255.0 * spoiled, 0, 65535).astype(np.uint16)
+                image = np.clip(255.0 * spoiled, 0, 2**self._bit_depth - 1).astype(np.uint16)
         frame = _framed(image, settings)
         if shot.faults:
             spoil_frame(frame, shot)
@@ -78,7 +84,7 @@ class RecordedTiles:
         if found is not None:
             return found
         image = read_image(self._tiles[tile])
-        if hasattr(self, "_shape") and image.shape != self._shape:
+        if image.shape != self._shape:
             raise ConfigurationError(
                 f"recorded tile {self._tiles[tile]} is {image.shape[1]} x {image.shape[0]} px, the first one "
                 f"{self._shape[1]} x {self._shape[0]}; all tiles of a folder must be of one size"

@@ -61,6 +61,11 @@ class Scene:
         """Size of the sensor, ``(height, width)`` in pixels."""
         return self._shape
 
+    @property
+    def bit_depth(self) -> int:
+        """Bits of a pixel."""
+        return self._config.camera.bit_depth
+
     def render(self, shot: Shot, settings: CameraSettings) -> npt.NDArray[np.uint16]:
         """Return the frame of an exposure, ``(y, x)`` uint16, counts."""
         column = self._config.column

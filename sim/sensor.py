@@ -63,7 +63,7 @@ class Sensor:
         """Return the counts of a frame, ``(y, x)``.
 
         ``intensity`` is relative to the beam's middle and has a margin around it; ``dose_e`` the electrons a
-        (binned) pixel where it is 1.
+        (binned) pixel where it is 1. Binned pixels hold the mean of theirs, so they saturate no sooner.
         """
         shape = (intensity.shape[0] - 2 * margin_px, intensity.shape[1] - 2 * margin_px)
         pattern, columns = self._patterns(settings, shape)
@@ -73,8 +73,8 @@ class Sensor:
             intensity,
             margin_px,
             np.float32(dose_e),
-            np.float32(self.gain),
-            np.float32(self._offset + self._dark_e_s * exposure_s * pixels * self.gain),
+            np.float32(self.gain / pixels),
+            np.float32(self._offset + self._dark_e_s * exposure_s * self.gain),
             np.float32(pixels * (self._read_e**2 + self._dark_e_s * exposure_s)),
             np.float32(self._full),
             pattern,

@@ -21,6 +21,8 @@ from devices.errors import Aborted, InstrumentFault, MontangoError, OperationTim
 from devices.frames import FrameRing
 
 BATCH = 16
+LINGER_S = 0.004
+"""How long a frame may wait for the next one that is on its way, to be flushed together."""
 
 
 class Exposure(NamedTuple):
@@ -193,8 +195,12 @@ class FramePipeline:
         """Body of the writing thread; ends with `stop`."""
         while (item := self._read.get()) is not None:
             batch = [item]
-            while len(batch) < BATCH and not self._read.empty():
-                more = self._read.get()
+            deadline = time.monotonic() + LINGER_S
+            while len(batch) < min(BATCH, self._in_flight):
+                try:
+                    more = self._read.get(timeout=max(0.0, deadline - time.monotonic()))
+                except queue.Empty:
+                    break
                 if more is None:
                     self._read.put(None)
                     break

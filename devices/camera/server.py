@@ -26,6 +26,7 @@ from devices.frames import FrameRing
 from devices.tiles import SEQUENCER_COLUMNS
 
 STATISTICS_PERIOD_S = 0.1
+ANNOUNCE_PERIOD_S = 0.02
 HEARTBEAT_S = 0.5
 RW = AttrWriteType.READ_WRITE
 NAN_COLUMNS = dict.fromkeys((column.name for column in SEQUENCER_COLUMNS), float("nan"))
@@ -81,6 +82,7 @@ class CameraServer(InstrumentServer):
         self._path = ""
         self._statistics = (0.0, 0.0, 0, 0)
         self._statistics_at = 0.0
+        self._announced_at = 0.0
         self._rate = (time.monotonic(), 0, 0.0)
         self._exposing = threading.Lock()
         self._series: queue.SimpleQueue[tuple[int, int] | None] = queue.SimpleQueue()
@@ -89,7 +91,7 @@ class CameraServer(InstrumentServer):
             self.hardware,
             depth=self.ring_slots,
             readout_timeout_s=self.readout_timeout_s,
-            on_written=lambda count: self.publish(frames_written=count),
+            on_written=self._announce_written,
             on_frame=self._measure,
             on_error=self._frame_failed,
         )
@@ -329,6 +331,13 @@ class CameraServer(InstrumentServer):
         self._statistics_at = now
         part = data[::4, ::4]
         self._statistics = (float(part.mean()), float(part.std()), int(part.min()), int(part.max()))
+
+    def _announce_written(self, count: int) -> None:
+        """Push the counter when no frame follows at once, and 50 times a second otherwise."""
+        now = time.monotonic()
+        if not self._frames.in_flight or now - self._announced_at > ANNOUNCE_PERIOD_S:
+            self._announced_at = now
+            self.publish(frames_written=count)
 
     def _frame_failed(self, error: Exception) -> None:
         self.fail(self._newest_id if self._running_series else self._failed_id, error)

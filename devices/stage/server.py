@@ -148,7 +148,7 @@ class StageServer(InstrumentServer):
         finally:
             self._busy.release()
         settled = time.perf_counter()
-        self.complete(move)
+        self._done_id = max(self._done_id, move)  # its event follows: who asked has the answer already
         return (*astuple(position), arrived - started, settled - arrived)
 
     @command(dtype_out="DevLong64", doc_out="id of the newest move")
@@ -182,7 +182,10 @@ class StageServer(InstrumentServer):
                 self._moved.set()
             position = self.hardware.position()
             self.publish_changed(
-                **_named(position), position=astuple(position), stage_state=str(self.hardware.state())
+                **_named(position),
+                position=astuple(position),
+                stage_state=str(self.hardware.state()),
+                moves_done=self._done_id,
             )
 
 

@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Generator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import bluesky.plans as bp
@@ -49,18 +50,15 @@ def run() -> int:
 
 def _overhead(engine: RunEngine, folder: Path) -> list[bool]:
     """Software alone: no delays, frames of 64 x 64."""
-    from profiles.simulated.devices import make_devices
-
     say("software per tile, 64 px frames, no simulated delays (median of the time between exposures)")
     with running_lab(_config(64, "fast"), folder / "fast", wait=True) as lab:
         info = lab.info()
-        devices = make_devices(info)
+        devices = instruments(info)
         _montage(engine, devices, mode="sequenced", side=5)  # everything connected, compiled, warm
         sequenced = _montage(engine, devices, mode="sequenced", side=SIDE)
         stepped = _montage(engine, devices, mode="stepped", side=SIDE)
         stock_ms = _stock(engine, info, folder / "stock")
         with_catalog = _with_session(engine, info, devices)
-        devices.disconnect()
     rise_ms = with_catalog.median_ms - sequenced.median_ms
     say(f"  stock ophyd-async grid_scan       {stock_ms:7.2f} ms   (the peer, on the same servers)")
     return [
@@ -72,18 +70,15 @@ def _overhead(engine: RunEngine, folder: Path) -> list[bool]:
 
 def _cycle(engine: RunEngine, folder: Path) -> list[bool]:
     """Real timing, 2048 x 2048 frames: cycle over max(move + settle, readout) + exposure."""
-    from profiles.simulated.devices import make_devices
-
     config = _config(2048, "real")
     assert config.simulation is not None
     readout_s = config.simulation.readout_time_s
     say(f"cycle with real timing, 2048 px frames, readout {readout_s * 1e3:.0f} ms")
     with running_lab(config, folder / "real") as lab:
         info = lab.info()
-        devices = make_devices(info)
+        devices = instruments(info)
         _montage(engine, devices, mode="sequenced", side=2)
         run_ = _montage(engine, devices, mode="sequenced", side=REAL_SIDE, settle_s=0.05, exposure_time_s=0.1)
-        devices.disconnect()
     ideal_s = np.maximum(run_.move_s + run_.settle_s, readout_s)[1:] + run_.exposure_s[:-1]
     ratio = float(run_.cycle_s.sum() / ideal_s.sum())
     for name, values in (("move", run_.move_s), ("settle", run_.settle_s), ("exposure", run_.exposure_s)):
@@ -98,7 +93,17 @@ def _config(frame_px: int, timing: str) -> MontangoConfig:
     data["simulation"]["camera"].update(width_px=frame_px, height_px=frame_px)
     data["paths"]["minimum_free_gb"] = 0.5
     data["lab"]["name"] = "bench"
+    data["facility"]["ioc"] = None
     return MontangoConfig.model_validate(data)
+
+
+def instruments(info: LabInfo) -> Any:
+    """Return the instruments by name; the facility's signals are not read."""
+    from profiles.simulated.devices import make_instruments
+
+    column, stage, camera, sequencer = make_instruments(info)
+    facility = SimpleNamespace(connected=False)
+    return SimpleNamespace(column=column, stage=stage, camera=camera, sequencer=sequencer, facility=facility)
 
 
 def _plan(devices: Any, mode: str, side: int, **spec: float) -> Generator[Msg, Any, Any]:

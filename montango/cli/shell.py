@@ -36,7 +36,7 @@ def shell(
     os.environ[STATE_VARIABLE] = info.state_dir
     config = Config()
     config.InteractiveShellApp.exec_files = [spec.origin]
-    config.InteractiveShellApp.exec_lines = [command] if command else []
+    config.InteractiveShellApp.code_to_run = command or ""
     config.TerminalIPythonApp.force_interact = command is None
     config.TerminalInteractiveShell.banner1 = "Montango\n"
     config.HistoryAccessor.hist_file = str(Path(info.state_dir) / "run" / "history.sqlite")

@@ -21,6 +21,7 @@ from montango.lab.programs import (
     shared_environment,
     tango_host,
 )
+from montango.lab.rings import make_ring_folder, remove_ring_folder
 from montango.lab.startup import Report, Startup
 from montango.lab.state import (
     LabInfo,
@@ -39,7 +40,7 @@ from montango.lab.supervisor import (
     wait_supervisor,
     write_supervisor_config,
 )
-from montango.lab.world import ensure_world, make_ring_folder, ring_folder
+from montango.lab.world import ensure_world
 
 RESTART_TIMEOUT_S = 90
 
@@ -211,17 +212,15 @@ class Lab:
             )
 
     def _start(self, config: MontangoConfig, *, wait: bool, owned: bool, report: Report) -> LabInfo:
-        if made := ensure_world(config, self.state):
-            report(made)
-        rings = ring_folder(config, self.state)
-        make_ring_folder(rings)
-        write_private(self.state.run / "ring_dir", str(rings))
-        saved = read_json(self.state.run / "ports.json")
-        fixed = config.services
-        with reserved_ports(saved.get("base"), tango=fixed.tango.port, tiled=fixed.tiled.port) as reservation:
-            info, supervisor = self._launch(config, reservation, owned=owned)
-        startup = Startup(self.state, supervisor, info, report)
         try:
+            if made := ensure_world(config, self.state):
+                report(made)
+            rings = make_ring_folder(config, self.state)
+            base = read_json(self.state.run / "ports.json").get("base")
+            services = config.services
+            with reserved_ports(base, tango=services.tango.port, tiled=services.tiled.port) as reservation:
+                info, supervisor = self._launch(config, reservation, owned=owned)
+            startup = Startup(self.state, supervisor, info, report)
             startup.start_instruments(config, rings)
             if wait:
                 startup.wait_everything()
@@ -245,13 +244,9 @@ class Lab:
         make_own_folder(self.state.socket.parent)
         environment = shared_environment(config, self.state, ports)
         identity = start_supervisor(self.state, path, environment, reservation.descriptors, owned=owned)
-        try:
-            supervisor = wait_supervisor(self.state, identity)
-            info = self._describe(config, reservation, identity, data_dir, key)
-            self.state.write_lab(info)
-        except BaseException:
-            self._stop(silent)
-            raise
+        supervisor = wait_supervisor(self.state, identity)
+        info = self._describe(config, reservation, identity, data_dir, key)
+        self.state.write_lab(info)
         return info, supervisor
 
     def _describe(
@@ -332,10 +327,8 @@ class Lab:
         processes.wait_gone(members, max(0.3, deadline - time.monotonic()))
 
     def _remove_run_files(self) -> None:
-        ring_note = self.state.run / "ring_dir"
-        if ring_note.exists():
-            shutil.rmtree(ring_note.read_text(), ignore_errors=True)
-        for path in (self.state.lab_file, self.state.supervisor_file, self.state.socket, ring_note):
+        remove_ring_folder(self.state)
+        for path in (self.state.lab_file, self.state.supervisor_file, self.state.socket):
             path.unlink(missing_ok=True)
         if self.state.socket.parent != self.state.run:
             shutil.rmtree(self.state.socket.parent, ignore_errors=True)

@@ -16,8 +16,8 @@ from montango.config import MontangoConfig
 from montango.lab.errors import LabError
 from montango.lab.findings import Finding, fail, ok, warn
 from montango.lab.ports import reserved_ports
+from montango.lab.rings import SHARED_MEMORY, ring_size_bytes
 from montango.lab.state import StateDirectory, read_json
-from montango.lab.world import SHARED_MEMORY, ring_size_bytes
 
 MEMORY_NEEDED_GB = 1.2
 NETWORK_FILE_SYSTEMS = ("nfs", "cifs", "smb", "9p", "fuse.sshfs", "afs")

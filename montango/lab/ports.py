@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import random
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ GUARD = BLOCK - 1
 FIRST_PORT = 20_000
 LAST_PORT = 32_000
 TRIES = 400
+PATIENCE_S = 0.5
+"""How long the block that a laboratory had before is waited for."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +85,7 @@ def reserved_ports(
 
 
 def _reserve(preferred_base: int | None, tango: int | None, tiled: int | None) -> PortReservation:
-    bases = [FIRST_PORT + BLOCK * random.randrange((LAST_PORT - FIRST_PORT) // BLOCK) for _ in range(TRIES)]
-    for base in bases if preferred_base is None else [preferred_base, *bases]:
+    for base in _candidates(preferred_base):
         ports = Ports(tango or base, tiled or base + 1, base + 2, base + 3, base + 4, base + GUARD)
         with ExitStack() as stack:
             try:
@@ -103,6 +105,17 @@ def _reserve(preferred_base: int | None, tango: int | None, tiled: int | None) -
         f"no {BLOCK} free ports in a row were found between {FIRST_PORT} and {LAST_PORT}; "
         f"`montango doctor` lists the labs that hold some"
     )
+
+
+def _candidates(preferred_base: int | None) -> Iterator[int]:
+    """Return blocks to try: the one of before, for a moment (it may just be let go), then others."""
+    if preferred_base is not None:
+        deadline = time.monotonic() + PATIENCE_S
+        while time.monotonic() < deadline:
+            yield preferred_base
+            time.sleep(PATIENCE_S / 10)
+    for _ in range(TRIES):
+        yield FIRST_PORT + BLOCK * random.randrange((LAST_PORT - FIRST_PORT) // BLOCK)
 
 
 def _bound(kind: socket.SocketKind, port: int) -> socket.socket:

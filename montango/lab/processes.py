@@ -53,8 +53,11 @@ class ProcessId:
         """Return the process while it is alive."""
         try:
             process = psutil.Process(self.pid)
-            same = abs(process.create_time() - self.started_at_s) < 0.05
-            return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+            if abs(process.create_time() - self.started_at_s) > 0.05:
+                return None
+            # The first thread of a killed process is a zombie while others still hold its files and ports.
+            ended = process.status() == psutil.STATUS_ZOMBIE and process.num_threads() <= 1
+            return None if ended else process
         except psutil.Error:
             return None
 

@@ -4,10 +4,22 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 Order = Literal["row_wise", "column_wise", "row_wise_snake", "column_wise_snake", "spiral"]
-Fraction = Annotated[float, Field(ge=0.0, le=0.8)]
+MAX_OVERLAP = 0.8
+
+
+def _fractions(value: float | tuple[float, float]) -> float | tuple[float, float]:
+    for number in value if isinstance(value, tuple) else (value,):
+        if not 0 <= number <= MAX_OVERLAP:
+            raise ValueError(
+                f"overlap is a fraction of a tile, 0 to {MAX_OVERLAP:g}; {number:g} is not (10 % is 0.1)"
+            )
+    return value
+
+
+Overlap = Annotated[float | tuple[float, float], AfterValidator(_fractions)]
 
 
 class MontageSpec(BaseModel):
@@ -29,7 +41,7 @@ class MontageSpec(BaseModel):
     height_um: float | None = Field(
         None, gt=0, le=3000, description="height to cover, along the camera's y, um"
     )
-    overlap: Fraction | tuple[Fraction, Fraction] = Field(
+    overlap: Overlap = Field(
         0.1, description="overlap of neighbours, fraction of a tile, or (along camera x, along camera y)"
     )
     centre_um: tuple[float, float] | None = Field(

@@ -42,6 +42,17 @@ class Devices:
         self.facility.destroy()
 
 
+def make_instruments(lab: LabInfo, timeout_s: float = 20.0) -> tuple[Column, Stage, Camera, Sequencer]:
+    """Return the Tango devices of a laboratory, connected; see `make_devices`."""
+    host = f"tango://{lab.tango_host}/"
+    with init_devices(timeout=timeout_s):
+        column = Column(host + lab.devices["column"])
+        stage = Stage(host + lab.devices["stage"])
+        camera = Camera(host + lab.devices["camera"], lab.data_dir)
+        sequencer = Sequencer(host + lab.devices["sequencer"])
+    return column, stage, camera, sequencer
+
+
 def make_devices(lab: LabInfo, timeout_s: float = 20.0) -> Devices:
     """Return the devices of a laboratory, connected.
 
@@ -57,12 +68,7 @@ def make_devices(lab: LabInfo, timeout_s: float = 20.0) -> Devices:
     ophyd_async.core.NotConnectedError
         A device server does not answer.
     """
-    host = f"tango://{lab.tango_host}/"
-    with init_devices(timeout=timeout_s):
-        column = Column(host + lab.devices["column"])
-        stage = Stage(host + lab.devices["stage"])
-        camera = Camera(host + lab.devices["camera"], lab.data_dir)
-        sequencer = Sequencer(host + lab.devices["sequencer"])
+    column, stage, camera, sequencer = make_instruments(lab, timeout_s)
     facility = Facility(lab.facility_prefix, name="facility")
     try:
         facility.wait_for_connection(timeout=FACILITY_TIMEOUT_S)

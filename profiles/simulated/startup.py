@@ -5,6 +5,7 @@ Also usable on its own, with a laboratory up: ``ipython -i -m profiles.simulated
 
 from __future__ import annotations
 
+import atexit
 import os
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import plans
 from devices.errors import ConfigurationError
 from montango.config import load_config
 from montango.lab import Lab, LabInfo
+from montango.magics import register_magics
 from montango.session import LazyCatalog, Session
 from plans.specs.montage import MontageSpec
 from processing.callbacks.progress import Progress
@@ -26,7 +28,7 @@ from profiles.simulated.devices import Devices, make_devices
 GREETING = """
 RE(montage(sequencer, camera, column, stage, MontageSpec(rows=3, columns=3)))   a montage
 RE(bp.scan([camera], stage.x, -5, 5, 3))                                        a stock plan
-%mov stage.x 10        %ct facility        %wa        stage.x?                  magics, help
+%mov stage.x 10        %wa        montage?        stage.x?                  magics, help
 catalog                                                                         the runs so far
 """
 
@@ -64,16 +66,8 @@ def start_session() -> tuple[LabInfo, Devices, Session[Devices]]:
     return info, made.devices, made
 
 
-def register_magics() -> None:
-    """Register the magics of Bluesky (%mov, %movr, %ct, %wa) where IPython runs."""
-    shell: Any = get_ipython()  # type: ignore[no-untyped-call]
-    if shell is not None:
-        from bluesky.magics import BlueskyMagics
-
-        shell.register_magics(BlueskyMagics)
-
-
 lab_info, devices, session = start_session()
+atexit.register(session.close)
 RE = session.RE
 column, stage, camera, sequencer = devices.column, devices.stage, devices.camera, devices.sequencer
 facility = devices.facility
@@ -83,7 +77,9 @@ bec = BestEffortCallback()
 bec.disable_plots()
 RE.subscribe(bec)
 RE.subscribe(Progress())
-register_magics()
+shell: Any = get_ipython()  # type: ignore[no-untyped-call]
+if shell is not None:
+    register_magics(shell, RE, devices)
 print(f"laboratory {lab_info.name}, catalog {lab_info.tiled['uri']}{GREETING}")  # noqa: T201
 
 __all__ = ["RE", "MontageSpec", "bp", "bps", "catalog", "montage", "session"]

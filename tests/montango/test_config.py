@@ -188,10 +188,10 @@ def put(*path: str, value: object) -> Callable[[Section], None]:
             id="threshold out of range",
         ),
         pytest.param(
-            put("montage", value={"overlap": 1.2}),
-            "overlap: 1.2",
-            ["montage.overlap = 1.2 is out of range", "a number from 0 to 0.8"],
-            id="overlap out of range",
+            put("montage", value={"settle_s": -1}),
+            "settle_s: -1",
+            ["montage.settle_s = -1 is out of range", "a number from 0 to 60"],
+            id="montage default out of range",
         ),
         pytest.param(
             put("montage", value={"rows": 3}),

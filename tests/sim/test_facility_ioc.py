@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from devices.facility.signals import FACILITY_SIGNALS, FAULT_CHOICES
+from devices.facility.signals import FACILITY_SIGNALS, FAULT_CHOICES, FacilitySignal
 from sim.facility_ioc import Wander
 
 PREFIX = "TEST:FAC:"
@@ -93,7 +93,7 @@ def test_signals_limits_faults_and_the_end(ioc: subprocess.Popen[str], environme
 
 
 @pytest.mark.parametrize("item", FACILITY_SIGNALS, ids=lambda item: item.pv)
-def test_values_wander_within_their_limits_and_leave_them_in_a_fault(item) -> None:  # type: ignore[no-untyped-def]
+def test_values_wander_within_their_limits_and_leave_them_in_a_fault(item: FacilitySignal) -> None:
     wander = Wander(item, seed=1)
     healthy = [wander.value(float(second), False) for second in range(3600)]
     assert item.warning[0] < min(healthy) < max(healthy) < item.warning[1]

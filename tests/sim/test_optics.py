@@ -11,12 +11,16 @@ COLUMN = ColumnConfig()
 
 
 def spread(
-    defocus_nm: float = 0.0, astigmatism_nm: tuple[float, float] = (0.0, 0.0), drift_nm: tuple[float, float] = (0.0, 0.0)
+    defocus_nm: float = 0.0,
+    astigmatism_nm: tuple[float, float] = (0.0, 0.0),
+    drift_nm: tuple[float, float] = (0.0, 0.0),
 ) -> Spread:
     return Spread(4.0, defocus_nm, astigmatism_nm, drift_nm, 120.0, 0.45)
 
 
-@pytest.mark.parametrize(("high_voltage_kv", "expected_nm"), [(100, 3.701e-3), (120, 3.349e-3), (300, 1.969e-3)])
+@pytest.mark.parametrize(
+    ("high_voltage_kv", "expected_nm"), [(100, 3.701e-3), (120, 3.349e-3), (300, 1.969e-3)]
+)
 def test_wavelength(high_voltage_kv: float, expected_nm: float) -> None:
     assert wavelength_nm(high_voltage_kv) == pytest.approx(expected_nm, rel=1e-3)
 
@@ -33,7 +37,9 @@ def test_underfocus_has_phase_contrast_and_overfocus_the_reverse() -> None:
     assert under > over
 
 
-@pytest.mark.parametrize("case", [spread(), spread(-6000), spread(-20_000, (4000, 3000)), spread(0, (0, 0), (150, 40))])
+@pytest.mark.parametrize(
+    "case", [spread(), spread(-6000), spread(-20_000, (4000, 3000)), spread(0, (0, 0), (150, 40))]
+)
 def test_the_filter_is_the_transfer(case: Spread) -> None:
     kernel = point_spread(case, COLUMN)
     image = np.zeros((128, 128), np.float32)
@@ -63,7 +69,11 @@ def test_the_beam_falls_off_and_ends() -> None:
 def test_the_middle_of_the_sensor_is_the_middle_of_the_view() -> None:
     from devices.camera.driver import CameraSettings, Region
 
-    for settings in (CameraSettings(), CameraSettings(binning=4), CameraSettings(region=Region(16, 16, 32, 32))):
+    for settings in (
+        CameraSettings(),
+        CameraSettings(binning=4),
+        CameraSettings(region=Region(16, 16, 32, 32)),
+    ):
         geometry = FrameGeometry.of((64, 64), settings, 3)
         size = geometry.width_px + 2 * geometry.margin_px
         last = geometry.u0_px + (size - 1) * geometry.step_px

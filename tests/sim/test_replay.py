@@ -26,7 +26,7 @@ def test_every_recorded_tile_comes_at_its_place(make_world: Make, test_data: Pat
     world = make_world(specimen={"kind": "replay", "folder": folder})
     stage, camera = SimulatedStage(world.path), ReplayCamera(world.path)
     camera.open()
-    assert (camera.info.width_px, camera.info.height_px) == (2048, 1768)
+    assert (camera.info.width_px, camera.info.height_px, camera.info.bit_depth) == (2048, 1768, 8)
     for row in (1, 2, 3):
         for column in (1, 2, 3):
             stage.start_move({"x_um": (column - 2) * 0.9 * 8.192, "y_um": (row - 2) * 0.9 * 7.072})

@@ -31,7 +31,7 @@ def exposed(camera: SimulatedCamera) -> npt.NDArray[np.float64]:
 
 
 def sharpness(frame: npt.NDArray[np.float64]) -> float:
-    return float(np.var(frame[1:] - frame[:-1]) / np.var(frame))
+    return float(np.var(frame[1:] - frame[:-1]) / frame.mean() ** 2)
 
 
 def test_the_list_of_faults() -> None:
@@ -118,7 +118,8 @@ def test_a_stuck_stage_times_out_and_moves_at_the_next_try(make_world: Make, tim
 def test_a_crash_ends_the_process_once(make_world: Make) -> None:
     world = make_world(faults=[{"name": "server_crash", "at_exposure": 1}])
     script = (
-        "import sys; from sim.camera import SimulatedCamera; camera = SimulatedCamera(sys.argv[1]); camera.open()\n"
+        "import sys\nfrom sim.camera import SimulatedCamera\n"
+        "camera = SimulatedCamera(sys.argv[1]); camera.open()\n"
         "for _ in range(3): camera.expose(); camera.read(5.0)\n"
         "print('done')"
     )

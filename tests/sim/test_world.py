@@ -92,7 +92,9 @@ def test_killing_the_writer_leaves_the_world_whole(make_world: Callable[..., Wor
 
 def test_a_move_goes_on_when_the_server_has_gone(make_world: Callable[..., World]) -> None:
     world: World = make_world(timing="real")
-    script = "import sys; from sim.stage import SimulatedStage as S; S(sys.argv[1]).start_move({'x_um': 30.0})"
+    script = (
+        "import sys; from sim.stage import SimulatedStage as S; S(sys.argv[1]).start_move({'x_um': 30.0})"
+    )
     subprocess.run([sys.executable, "-c", script, str(world.path)], check=True)
     stage = SimulatedStage(world.path)
     assert stage.wait_still(5.0).x_um == pytest.approx(30.0, abs=0.5)

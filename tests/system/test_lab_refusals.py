@@ -63,6 +63,7 @@ def test_port_taken(make_config: ConfigFactory, tmp_path: Path) -> None:
         result = up(config, tmp_path, tmp_path / "state")
     assert_refused(result, f"services.tango.port = {port} cannot be used", "in use", f"pid {os.getpid()}")
     assert left_behind(tmp_path / "state") == []
+    assert not (tmp_path / "state" / "run" / "ring_dir").exists()
 
 
 def test_typo_in_the_configuration(make_config: ConfigFactory, tmp_path: Path) -> None:
