@@ -143,7 +143,8 @@ class SoftwareSequencer:
 
     def _call(self, kind: str, command: str, argument: Any = None) -> Any:
         try:
-            return self._proxy(kind).command_inout(command, encode(argument))
+            # the raw call: command_inout reads ten telemetry variables of the environment, 0.15 ms each time
+            return self._proxy(kind).command_inout_raw(command, encode(argument)).extract()
         except tango.DevFailed as failure:
             raise self._lost(kind, failure) from failure
 
