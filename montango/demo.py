@@ -142,10 +142,9 @@ def _acquire(
     lab: Lab, config: MontangoConfig, spec: Any, options: DemoOptions, say: Callable[[str], None]
 ) -> None:
     """Acquire the montage, wait for the catalog and print the report."""
-    from processing.callbacks.progress import Progress
-
     from montango.interrupts import AbortOnInterrupt
     from montango.session import Session
+    from processing.callbacks.progress import Progress
     from profiles.simulated.devices import make_devices
 
     info = lab.info()

@@ -28,7 +28,7 @@ def register_magics(shell: Any, engine: RunEngine, devices: Any) -> None:
         @line_magic
         def wa(self, line: str) -> None:
             """Show where everything is: stage with limits, column, facility. [where all]."""
-            print("\n".join(where_all(devices)))  # noqa: T201
+            print("\n".join(where_all(devices)))
 
     shell.register_magics(BlueskyMagics, WhereMagics)
 

@@ -13,13 +13,13 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 
 from bluesky.run_engine import RunEngine
 from bluesky.utils import Msg
-from processing.callbacks.catalog import CatalogWriter
-from processing.callbacks.summary import MontageSummary
 
 from montango.lab import LabInfo
 from plans.montage import montage
+from processing.callbacks.catalog import CatalogWriter
 from processing.callbacks.journal import Journal
 from processing.callbacks.overview import Overview
+from processing.callbacks.summary import MontageSummary
 from processing.callbacks.tile_qc import QCThresholds, TileQC
 
 logger = logging.getLogger(__name__)
@@ -116,6 +116,7 @@ class Session(AbstractContextManager["Session[DevicesT]"], Generic[DevicesT]):
             self.overview.queued(),
             self.summary.queued(),
         ]
+        self._closed = False
         self._tokens = [self.RE.subscribe(callback) for callback in (self.emit, *self._queued)]
 
     def emit(self, name: str, doc: dict[str, Any]) -> None:
@@ -142,13 +143,16 @@ class Session(AbstractContextManager["Session[DevicesT]"], Generic[DevicesT]):
     def drain(self, timeout_s: float = 60.0) -> bool:
         """Wait until every document so far is worked off; return whether it is."""
         queues = [*self._queued, self.journal, self.catalog_writer]
-        return all([queue.drain(timeout_s) for queue in queues])
+        drained = [queue.drain(timeout_s) for queue in queues]  # each, even if one is not
+        return all(drained)
 
     def close(self) -> None:
         """Work off what is queued, end the callbacks' threads, and let go of the RunEngine."""
+        if self._closed:
+            return
+        self._closed = True
         for token in self._tokens:
             self.RE.unsubscribe(token)
-        self._tokens = []
         for queue in (*self._queued, self.journal, self.catalog_writer):
             if not queue.close(30.0):
                 logger.warning("%s did not finish; `montango journal replay` completes the catalog", queue)

@@ -20,7 +20,7 @@ from tango import AutoTangoMonitor, DevState, EnsureOmniThread, Util
 from tango.server import Device, attribute, command, device_property, run
 
 from devices._tango.errors import translated
-from devices.errors import ConfigurationError, MontangoError
+from devices.errors import ConfigurationError
 
 
 def load_driver(path: str, options: Mapping[str, Any]) -> Any:

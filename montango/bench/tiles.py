@@ -147,7 +147,7 @@ def _stock(engine: RunEngine, info: LabInfo, folder: Path) -> float:
     folder.mkdir()
     stage, camera = stock_devices(f"tango://{info.tango_host}/", dict(info.devices), folder)
     times: list[float] = []
-    token = engine.subscribe(lambda name, doc: times.append(doc["time"]), "event")
+    token = engine.subscribe(lambda _, doc: times.append(doc["time"]), "event")
     span = (SIDE - 1) / 2
     try:
         engine(

@@ -43,4 +43,4 @@ def bench(name: Annotated[str, typer.Argument(help="what to measure")]) -> None:
     )
     if name not in known:
         raise LabError(f"there is no measurement {name!r}; there are {', '.join(known) or 'none'}")
-    importlib.import_module(f"montango.bench.{name}").run()
+    raise typer.Exit(importlib.import_module(f"montango.bench.{name}").run())

@@ -42,5 +42,10 @@ def shell(
     config.HistoryAccessor.hist_file = str(Path(info.state_dir) / "run" / "history.sqlite")
     application = TerminalIPythonApp.instance(config=config)
     application.initialize(argv=[])
-    if command is None:
-        application.start()
+    try:
+        if command is None:
+            application.start()
+    finally:
+        session = application.shell.user_ns.get("session")  # type: ignore[union-attr]
+        if session is not None:
+            session.close()  # while threads can still be started: an exit handler comes too late

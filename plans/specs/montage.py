@@ -33,32 +33,39 @@ class MontageSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    rows: int | None = Field(None, ge=1, le=1000, description="rows of tiles")
-    columns: int | None = Field(None, ge=1, le=1000, description="columns of tiles")
+    rows: int | None = Field(default=None, ge=1, le=1000, description="rows of tiles")
+    columns: int | None = Field(default=None, ge=1, le=1000, description="columns of tiles")
     width_um: float | None = Field(
-        None, gt=0, le=3000, description="width to cover, along the camera's x, um"
+        default=None, gt=0, le=3000, description="width to cover, along the camera's x, um"
     )
     height_um: float | None = Field(
-        None, gt=0, le=3000, description="height to cover, along the camera's y, um"
+        default=None, gt=0, le=3000, description="height to cover, along the camera's y, um"
     )
     overlap: Overlap = Field(
-        0.1, description="overlap of neighbours, fraction of a tile, or (along camera x, along camera y)"
+        default=0.1,
+        description="overlap of neighbours, fraction of a tile, or (along camera x, along camera y)",
     )
     centre_um: tuple[float, float] | None = Field(
-        None, description="stage x, y of the montage's centre, um; None is where the stage is"
+        default=None, description="stage x, y of the montage's centre, um; None is where the stage is"
     )
-    order: Order = Field("row_wise_snake", description="order of acquisition")
-    exposure_time_s: float = Field(0.1, gt=0, le=600, description="exposure of a tile, s")
-    settle_s: float = Field(0.05, ge=0, le=60, description="wait between arrival and exposure, s")
+    order: Order = Field(default="row_wise_snake", description="order of acquisition")
+    exposure_time_s: float = Field(default=0.1, gt=0, le=600, description="exposure of a tile, s")
+    settle_s: float = Field(default=0.05, ge=0, le=60, description="wait between arrival and exposure, s")
     defocus_um: float | None = Field(
-        None, ge=-100, le=100, description="defocus of every tile, um, underfocus negative; None leaves it"
+        default=None,
+        ge=-100,
+        le=100,
+        description="defocus of every tile, um, underfocus negative; None leaves it",
     )
     mode: Literal["sequenced", "stepped"] = Field(
-        "sequenced", description="sequenced: the sequencer runs rows; stepped: the plan runs every tile"
+        default="sequenced",
+        description="sequenced: the sequencer runs rows; stepped: the plan runs every tile",
     )
-    max_attempts: int = Field(3, ge=1, le=10, description="acquisitions of one tile, the first included")
+    max_attempts: int = Field(
+        default=3, ge=1, le=10, description="acquisitions of one tile, the first included"
+    )
     max_dose_e_per_a2: float | None = Field(
-        None, gt=0, description="largest dose anywhere in the montage, e/A^2; None does not limit it"
+        default=None, gt=0, description="largest dose anywhere in the montage, e/A^2; None does not limit it"
     )
 
     @model_validator(mode="after")

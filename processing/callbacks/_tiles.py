@@ -55,7 +55,7 @@ class TileSource:
         if name == "descriptor" and doc.get("name") == TILES_STREAM:
             self._descriptor = doc["uid"]
             self._configure(doc)
-        elif name == "stream_resource" and doc["data_key"] == IMAGE_KEY:
+        elif name == "stream_resource" and doc["data_key"] == IMAGE_KEY and self._descriptor:
             self.close()
             self._image_resource = doc["uid"]
             self._dataset = doc["parameters"]["dataset"]

@@ -213,6 +213,8 @@ def _reacquired(
 def split_times(columns: Mapping[str, Column]) -> TimeSplit | None:
     """Return where the time of a tile went, None for fewer than two tiles.
 
+    None, too, where a tile took less time than its exposure: a simulation without delays.
+
     Parameters
     ----------
     columns
@@ -225,6 +227,8 @@ def split_times(columns: Mapping[str, Column]) -> TimeSplit | None:
     move, settle = columns["move_time_s"][1:], columns["settle_time_s"][1:]
     expose = columns["exposure_time_s"][:-1]
     cycle = np.diff(start)
+    if np.nanmedian(cycle) < np.nanmedian(expose):
+        return None
     ideal = np.maximum(np.nan_to_num(move + settle), columns["readout_time_s"][:-1]) + expose
 
     def both(values: Column) -> tuple[float, float]:

@@ -15,6 +15,7 @@ import bluesky.plans as bp
 from bluesky.callbacks.best_effort import BestEffortCallback
 from IPython.core.getipython import get_ipython
 
+import montango as montango_package
 import plans
 from devices.errors import ConfigurationError
 from montango.config import load_config
@@ -42,7 +43,7 @@ def check_packages() -> None:
         Naming the file.
     """
     found = Path(plans.__file__ or "").parent
-    ours = Path(__file__).parents[2] / "plans"
+    ours = Path(montango_package.__file__ or "").parents[1] / "plans"
     if found.resolve() != ours.resolve():
         raise ConfigurationError(
             f"{found} hides Montango's own package plans; start the shell in another folder, or rename it"
@@ -58,7 +59,11 @@ def start_session() -> tuple[LabInfo, Devices, Session[Devices]]:
         None is up.
     """
     check_packages()
-    lab = Lab(None, os.environ.get("MONTANGO_STATE")) if os.environ.get("MONTANGO_STATE") else Lab(load_config())
+    lab = (
+        Lab(None, os.environ.get("MONTANGO_STATE"))
+        if os.environ.get("MONTANGO_STATE")
+        else Lab(load_config())
+    )
     info = lab.connect()
     config = load_config(info.config)
     reserve_gb = config.paths.minimum_free_gb
@@ -80,6 +85,6 @@ RE.subscribe(Progress())
 shell: Any = get_ipython()  # type: ignore[no-untyped-call]
 if shell is not None:
     register_magics(shell, RE, devices)
-print(f"laboratory {lab_info.name}, catalog {lab_info.tiled['uri']}{GREETING}")  # noqa: T201
+print(f"laboratory {lab_info.name}, catalog {lab_info.tiled['uri']}{GREETING}")
 
 __all__ = ["RE", "MontageSpec", "bp", "bps", "catalog", "montage", "session"]

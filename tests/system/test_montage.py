@@ -213,7 +213,9 @@ def test_killed_camera_is_named_and_the_same_engine_goes_on(
         assert np.isfinite(file["/entry/tiles/x_um"][:announced]).all()
 
     own.restart("camera")  # returns when the supervisor's new camera answers
-    again = acquire(engine, devices, MontageSpec(rows=2, columns=2, exposure_time_s=0.1, centre_um=(0.0, 0.0)))
+    again = acquire(
+        engine, devices, MontageSpec(rows=2, columns=2, exposure_time_s=0.1, centre_um=(0.0, 0.0))
+    )
     with opened(frames_file(again)) as file:
         assert len(file["/entry/data"]) == 4
         counts = file["/entry/tiles/exposure_count"][:]
