@@ -9,7 +9,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from bluesky.run_engine import RunEngine
-from bluesky.utils import TransitionError
+from super_state_machine.errors import TransitionError
 
 
 class AbortOnInterrupt(AbstractContextManager["AbortOnInterrupt"]):

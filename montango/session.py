@@ -16,6 +16,7 @@ from bluesky.utils import Msg
 
 from montango.lab import LabInfo
 from plans.montage import montage
+from processing.callbacks._worker import QueuedCallback
 from processing.callbacks.catalog import CatalogWriter
 from processing.callbacks.journal import Journal
 from processing.callbacks.overview import Overview
@@ -111,7 +112,7 @@ class Session(AbstractContextManager["Session[DevicesT]"], Generic[DevicesT]):
         self.qc = TileQC(QCThresholds(**(thresholds or {})))
         self.overview = Overview(Path(lab.data_dir) / "overviews", self.emit)
         self.summary = MontageSummary()
-        self._queued = [
+        self._queued: list[QueuedCallback] = [
             self.qc.queued(),
             self.overview.queued(),
             self.summary.queued(),
@@ -142,7 +143,7 @@ class Session(AbstractContextManager["Session[DevicesT]"], Generic[DevicesT]):
 
     def drain(self, timeout_s: float = 60.0) -> bool:
         """Wait until every document so far is worked off; return whether it is."""
-        queues = [*self._queued, self.journal, self.catalog_writer]
+        queues: list[QueuedCallback | CatalogWriter] = [*self._queued, self.journal, self.catalog_writer]
         drained = [queue.drain(timeout_s) for queue in queues]  # each, even if one is not
         return all(drained)
 
@@ -153,7 +154,8 @@ class Session(AbstractContextManager["Session[DevicesT]"], Generic[DevicesT]):
         self._closed = True
         for token in self._tokens:
             self.RE.unsubscribe(token)
-        for queue in (*self._queued, self.journal, self.catalog_writer):
+        queues: list[QueuedCallback | CatalogWriter] = [*self._queued, self.journal, self.catalog_writer]
+        for queue in queues:
             if not queue.close(30.0):
                 logger.warning("%s did not finish; `montango journal replay` completes the catalog", queue)
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import TYPE_CHECKING
 
-import numpy as np
 from bluesky.protocols import HasHints, Hints, Location, Movable, Readable, Reading, Stoppable
 from event_model import DataKey
 from ophyd_async.core import AsyncStatus, Device, Reference
@@ -37,7 +37,7 @@ class StageAxis(Device, Movable[float], Readable[float], Stoppable, HasHints):
         LimitError
             The value is outside the axis's limits; nothing moves.
         """
-        target = np.full(len(AXES), np.nan)
+        target = [math.nan] * len(AXES)
         target[self._index] = value
         await self._stage().set(target)
 

@@ -71,9 +71,9 @@ def proxy(lab: Lab, name: str) -> Any:
 
 def test_name_tango_unit_and_ophyd_unit_agree(lab: Lab, devices: Devices) -> None:
     compared = 0
-    for name, attribute, signal in signals(devices):
+    for name, attribute, child in signals(devices):
         unit = proxy(lab, name).get_attribute_config(attribute).unit
-        described = call_in_bluesky_event_loop(signal.describe())[signal.name].get("units", "")
+        described = call_in_bluesky_event_loop(child.describe())[child.name].get("units", "")
         assert (unit or "") == (described or ""), f"{name}/{attribute}"
         suffix = attribute.rsplit("_", 1)[-1]
         if suffix in SUFFIX_UNITS:
@@ -270,7 +270,7 @@ def test_stop_and_restart_on_real_timing(engine: RunEngine, slow: tuple[Lab, Dev
 def test_abort_of_the_sequencer_leaves_beam_blanked_and_stage_still(
     engine: RunEngine, slow: tuple[Lab, Devices]
 ) -> None:
-    own, devices = slow
+    own, _ = slow
     camera, sequencer, column = (proxy(own, name) for name in ("camera", "sequencer", "column"))
     camera.OpenFile(str(own.state.root / "data" / "aborted.h5"))
     tiles = [TileRequest(k, 0, k, 0, 8.0 * k, 0.0, 0.05) for k in range(20)]

@@ -95,7 +95,7 @@ def acquire(engine: RunEngine, devices: Devices, spec: MontageSpec, **options: A
 def test_documents_and_file_say_the_same(engine: RunEngine, devices: Devices, mode: Any) -> None:
     spec = MontageSpec(rows=3, columns=4, settle_s=0, exposure_time_s=0.01, mode=mode, centre_um=(5.0, 5.0))
     documents = acquire(engine, devices, spec, md={"sample": "grid 7", "operator": "vm"})
-    by_name = {name: doc for name, doc in documents}
+    by_name = dict(documents)
     start = documents[0][1]
     assert start["montage_spec"] == spec.model_dump(mode="json")
     assert (start["sample"], start["operator"], start["purpose"]) == ("grid 7", "vm", "montage")
@@ -117,8 +117,8 @@ def test_grid_outside_the_limits_moves_nothing(lab: Lab, engine: RunEngine, devi
     engine(bps.mv(devices.stage, (0.0, 0.0)))
     stage = tango.DeviceProxy(f"tango://{lab.info().tango_host}/em/stage/1")
     moves, documents = stage.moves_done, []
+    spec = MontageSpec(rows=1, columns=9, centre_um=(989.0, 0.0))
     with pytest.raises(LimitError, match=r"row 0, column \d.*x_um"):
-        spec = MontageSpec(rows=1, columns=9, centre_um=(989.0, 0.0))
         engine(montage(*instruments(devices), spec), lambda name, doc: documents.append(name))
     assert stage.moves_done == moves
     assert not documents
@@ -128,8 +128,8 @@ def test_disk_and_dose_are_checked_before_the_run(engine: RunEngine, devices: De
     spec = MontageSpec(rows=2, columns=2)
     with pytest.raises(LimitError, match="minimum_free_gb"):
         engine(montage(*instruments(devices), spec, minimum_free_gb=1e9))
+    spec = MontageSpec(rows=2, columns=2, max_dose_e_per_a2=1e-6)
     with pytest.raises(LimitError, match="max_dose_e_per_a2"):
-        spec = MontageSpec(rows=2, columns=2, max_dose_e_per_a2=1e-6)
         engine(montage(*instruments(devices), spec, minimum_free_gb=0.1))
 
 
