@@ -8,8 +8,7 @@ from contextlib import AbstractContextManager
 from types import FrameType, TracebackType
 from typing import Any
 
-from bluesky.run_engine import RunEngine
-from super_state_machine.errors import TransitionError
+from bluesky.run_engine import RunEngine, TransitionError  # type: ignore[attr-defined]
 
 
 class AbortOnInterrupt(AbstractContextManager["AbortOnInterrupt"]):

@@ -1,0 +1,91 @@
+"""The namespace of a scientist's shell: what a profile's ``startup.py`` fills its globals with."""
+
+from __future__ import annotations
+
+import atexit
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import bluesky.plan_stubs as bps
+import bluesky.plans as bp
+from bluesky.callbacks.best_effort import BestEffortCallback
+from IPython.core.getipython import get_ipython
+
+import montango as montango_package
+import plans
+from devices.errors import ConfigurationError
+from montango.config import load_config
+from montango.lab import Lab, LabInfo
+from montango.lab.state import STATE_VARIABLE
+from montango.magics import register_magics
+from montango.session import LazyCatalog, Session, SessionDevices
+from plans.specs.montage import MontageSpec
+from processing.callbacks.progress import Progress
+
+GREETING = """
+RE(montage(sequencer, camera, column, stage, MontageSpec(rows=3, columns=3)))   a montage
+RE(bp.scan([camera], stage.x, -5, 5, 3))                                        a stock plan
+%mov stage.x 10        %wa        montage?        stage.x?                      magics, help
+catalog                                                                         the runs so far
+"""
+
+
+def check_packages() -> None:
+    """Refuse to start where a file of the user's shadows a package of Montango.
+
+    Raises
+    ------
+    ConfigurationError
+        Naming the file.
+    """
+    found = Path(plans.__file__ or "").parent
+    ours = Path(montango_package.__file__ or "").parents[1] / "plans"
+    if found.resolve() != ours.resolve():
+        raise ConfigurationError(
+            f"{found} hides Montango's own package plans; start the shell in another folder, or rename it"
+        )
+
+
+def session_namespace(make_devices: Callable[[LabInfo], SessionDevices]) -> dict[str, Any]:
+    """Return everything that a scientist finds in the shell, connected to the laboratory that is up.
+
+    ``RE``, the devices by their names, ``montage``, ``MontageSpec``, ``bp``, ``bps``, ``catalog``,
+    ``session`` and ``lab_info``; the live table, the progress display and the magics are set up.
+
+    Parameters
+    ----------
+    make_devices
+        The profile's function that returns the devices of a laboratory.
+
+    Raises
+    ------
+    LabNotRunning
+        No laboratory is up.
+    """
+    check_packages()
+    state = os.environ.get(STATE_VARIABLE)
+    info = (Lab(None, state) if state else Lab(load_config())).connect()
+    config = load_config(info.config)
+    session = Session(info, make_devices, thresholds=config.qc, minimum_free_gb=config.paths.minimum_free_gb)
+    atexit.register(session.close)
+    table = BestEffortCallback()
+    table.disable_plots()
+    session.RE.subscribe(table)
+    session.RE.subscribe(Progress())
+    shell: Any = get_ipython()  # type: ignore[no-untyped-call]
+    if shell is not None:
+        register_magics(shell, session.RE, session.devices)
+    print(f"laboratory {info.name}, catalog {info.tiled['uri']}{GREETING}")
+    return {
+        **session.devices.named(),
+        "RE": session.RE,
+        "MontageSpec": MontageSpec,
+        "bp": bp,
+        "bps": bps,
+        "catalog": LazyCatalog(info.tiled["uri"], info.tiled["api_key"]),
+        "lab_info": info,
+        "montage": session.montage,
+        "session": session,
+    }
