@@ -20,7 +20,7 @@ from tango import AutoTangoMonitor, DevState, EnsureOmniThread, Util
 from tango.server import Device, attribute, command, device_property, run
 
 from devices._tango.errors import translated
-from devices.errors import ConfigurationError
+from devices.errors import ConfigurationError, MontangoError
 
 
 def load_driver(path: str, options: Mapping[str, Any]) -> Any:
@@ -143,6 +143,26 @@ class InstrumentServer(Device):
         worker = threading.Thread(target=body, name=name, daemon=True)
         self._workers.append(worker)
         worker.start()
+
+    def every(self, period_s: float, action: Callable[[], None], name: str) -> None:
+        """Run ``action`` in a thread, ``period_s`` apart, until the device is deleted.
+
+        A failure of the hardware is logged, once until it is gone, and the next round tries again.
+        """
+
+        def body() -> None:
+            failure = ""
+            while not self._quit.wait(period_s):
+                try:
+                    action()
+                    failure = ""
+                except (MontangoError, OSError) as error:
+                    text = f"{name}: {type(error).__name__}: {error}"
+                    if text != failure:
+                        self.warn_stream(text)
+                    failure = text
+
+        self.spawn(body, name)
 
     def publish(self, **values: Any) -> None:
         """Push change events, all under the device's monitor."""

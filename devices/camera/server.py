@@ -21,7 +21,7 @@ from devices.camera.counts import CameraCounts
 from devices.camera.driver import CameraDriver, CameraSettings, Region
 from devices.camera.pipeline import FramePipeline
 from devices.camera.writer import FrameFile
-from devices.errors import InstrumentFault, LimitError, MontangoError
+from devices.errors import Aborted, InstrumentFault, LimitError, MontangoError
 from devices.frames import FrameRing
 from devices.tiles import SEQUENCER_COLUMNS
 
@@ -98,7 +98,7 @@ class CameraServer(InstrumentServer):
         self.spawn(self._frames.read_frames, "readout")
         self.spawn(self._frames.write_frames, "write")
         self.spawn(self._run_series, "series")
-        self.spawn(self._watch, "watch")
+        self.every(HEARTBEAT_S, self._watch, "watch")
 
     def wake(self) -> None:
         if hasattr(self, "_frames"):
@@ -315,7 +315,7 @@ class CameraServer(InstrumentServer):
                 last = -1
                 for _ in range(frames):
                     if self._running_series != series:
-                        raise InstrumentFault("the series was ended by Abort or by another Arm")
+                        raise Aborted("the series was ended by Abort or by another Arm")
                     last = self._expose(dict(NAN_COLUMNS))
                 self._frames.wait_written(last + 1, self.readout_timeout_s)
             except Exception as error:  # noqa: BLE001  # the thread's edge
@@ -344,21 +344,20 @@ class CameraServer(InstrumentServer):
 
     def _watch(self) -> None:
         """Push what changes slowly, and the frame counter again in case an event was lost."""
-        while not self._quit.wait(HEARTBEAT_S):
-            self._update_rate()
-            mean, std, low, high = self._statistics
-            self.publish_changed(
-                temperature_degc=self.hardware.temperature_degc(),
-                frame_rate_hz=self._rate[2],
-                frames_waiting=self._frames.in_flight,
-                exposure_count=self._counts.exposures,
-                last_mean=mean,
-                last_std=std,
-                last_min=low,
-                last_max=high,
-            )
-            if self._frames.is_open:
-                self.publish(frames_written=self._frames.written)
+        self._update_rate()
+        mean, std, low, high = self._statistics
+        self.publish_changed(
+            temperature_degc=self.hardware.temperature_degc(),
+            frame_rate_hz=self._rate[2],
+            frames_waiting=self._frames.in_flight,
+            exposure_count=self._counts.exposures,
+            last_mean=mean,
+            last_std=std,
+            last_min=low,
+            last_max=high,
+        )
+        if self._frames.is_open:
+            self.publish(frames_written=self._frames.written)
 
     def _update_rate(self) -> None:
         now, written = time.monotonic(), self._frames.written

@@ -55,7 +55,7 @@ class ColumnServer(InstrumentServer):
             self.add_attribute(_declare(setting), self.read_setting, self.write_setting)
 
     def start(self) -> None:
-        self.spawn(self._watch, "watch")
+        self.every(PERIOD_S, self._publish_all, "watch")
 
     def read_settings_done(self) -> int:
         return self._done_id
@@ -96,10 +96,6 @@ class ColumnServer(InstrumentServer):
             except ConfigurationError:
                 continue  # a calibration that does not exist for this magnification: reading it says so
         self.publish_changed(**values)
-
-    def _watch(self) -> None:
-        while not self._quit.wait(PERIOD_S):
-            self._publish_all()
 
 
 def _declare(setting: Setting) -> attribute:

@@ -50,17 +50,17 @@ class StageServer(InstrumentServer):
         self._moves: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         self._busy = threading.Lock()
         self._moved = threading.Event()
+        self._looked = 0.0
         for axis, (low, high) in zip(AXES, self.hardware.limits.as_tuple(), strict=True):
             properties = self.get_device_attr().get_attr_by_name(axis).get_properties()
             properties.min_value, properties.max_value = str(low), str(high)
             self.get_device_attr().get_attr_by_name(axis).set_properties(properties)
         self.spawn(self._finish_moves, "moves")
-        self.spawn(self._watch, "watch")
+        self.every(MOVING_PERIOD_S, self._watch, "watch")
 
     def wake(self) -> None:
         if hasattr(self, "_moves"):
             self._moves.put(None)
-            self._moved.set()
 
     def read_x_um(self) -> float:
         return self.hardware.position().x_um
@@ -149,6 +149,7 @@ class StageServer(InstrumentServer):
             self._busy.release()
         settled = time.perf_counter()
         self._done_id = max(self._done_id, move)  # its event follows: who asked has the answer already
+        self._moved.set()
         return (*astuple(position), arrived - started, settled - arrived)
 
     @command(dtype_out="DevLong64", doc_out="id of the newest move")
@@ -173,13 +174,11 @@ class StageServer(InstrumentServer):
             self.complete(move, **_named(position))
 
     def _watch(self) -> None:
-        """Push the read-backs at 1 Hz, and at 50 Hz while the stage moves."""
-        while not self._quit.is_set():
-            self._moved.wait(IDLE_PERIOD_S)
+        """Push the read-backs; called at 50 Hz, asks the hardware once a second while the stage is still."""
+        now = time.monotonic()
+        if self._busy.locked() or self._moved.is_set() or now - self._looked > IDLE_PERIOD_S:
             self._moved.clear()
-            self._quit.wait(MOVING_PERIOD_S)
-            if self._busy.locked():
-                self._moved.set()
+            self._looked = now
             position = self.hardware.position()
             self.publish_changed(
                 **_named(position),
