@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,10 +14,11 @@ import bluesky.plan_stubs as bps
 import bluesky.plans as bp
 from bluesky.callbacks.best_effort import BestEffortCallback
 from IPython.core.getipython import get_ipython
+from pydantic import ValidationError
 
 import montango as montango_package
 import plans
-from devices.errors import ConfigurationError
+from devices.errors import ConfigurationError, MontangoError
 from montango.config import load_config
 from montango.lab import Lab, LabInfo
 from montango.lab.state import STATE_VARIABLE
@@ -48,6 +51,21 @@ def check_packages() -> None:
         )
 
 
+def log_to(path: Path) -> None:
+    """Write the logs to a file, with tracebacks; warnings of Montango also to the terminal, a line each."""
+    logging.basicConfig(filename=path, level=logging.INFO, force=True)
+    terminal = logging.StreamHandler()
+    terminal.setLevel(logging.WARNING)
+    terminal.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    for name in ("devices", "montango", "plans", "processing", "tiled_server"):
+        logging.getLogger(name).addHandler(terminal)
+
+
+def _explain(_shell: Any, kind: type[Exception], error: Exception, *_trace: Any, **_: Any) -> None:
+    """Show a foreseen error as its message; the traceback is in the session's log, or with %debug."""
+    print(f"{kind.__name__}: {error}", file=sys.stderr)
+
+
 def session_namespace(make_devices: Callable[[LabInfo], SessionDevices]) -> dict[str, Any]:
     """Return everything that a scientist finds in the shell, connected to the laboratory that is up.
 
@@ -74,9 +92,11 @@ def session_namespace(make_devices: Callable[[LabInfo], SessionDevices]) -> dict
     table.disable_plots()
     session.RE.subscribe(table)
     session.RE.subscribe(Progress())
+    log_to(Path(info.log_dir) / "session.log")
     shell: Any = get_ipython()  # type: ignore[no-untyped-call]
     if shell is not None:
         register_magics(shell, session.RE, session.devices)
+        shell.set_custom_exc((MontangoError, ValidationError), _explain)
     print(f"laboratory {info.name}, catalog {info.tiled['uri']}{GREETING}")
     return {
         **session.devices.named(),

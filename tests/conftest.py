@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import pytest
 import yaml
 
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from bluesky.run_engine import RunEngine
 
     from profiles.simulated.devices import Devices
+
+# how long an example takes says nothing on a machine that runs laboratories beside it
+hypothesis.settings.register_profile("montango", deadline=None)
+hypothesis.settings.load_profile("montango")
 
 DATA_VARIABLE = "MONTANGO_TEST_DATA"
 NO_CATALOG = "http://127.0.0.1:9"

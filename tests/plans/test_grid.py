@@ -74,8 +74,8 @@ def test_neighbours_overlap_as_asked_on_both_camera_axes(
 
 
 @given(
-    width=st.floats(0.1, 200),
-    height=st.floats(0.1, 200),
+    width=st.floats(0.1, 60),
+    height=st.floats(0.1, 60),
     field=fields,
     overlap=st.floats(0, 0.8),
 )

@@ -1,0 +1,56 @@
+"""Every exported plan takes devices first, then keyword-only arguments or one specification and md."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+from bluesky.utils import FailedStatus, Msg
+
+from devices.errors import LimitError
+from plans import montage as montage_module
+from plans.preprocessors import plain_errors, tolerate
+
+PLANS = [montage_module.montage]
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_signature(plan: object) -> None:
+    parameters = list(inspect.signature(plan).parameters.values())  # type: ignore[arg-type]
+    names = [parameter.name for parameter in parameters]
+    assert names[:6] == ["sequencer", "camera", "column", "stage", "spec", "md"]
+    assert parameters[5].default is None
+    assert all(parameter.kind is inspect.Parameter.KEYWORD_ONLY for parameter in parameters[6:])
+    assert inspect.isgeneratorfunction(plan)
+    doc = inspect.getdoc(plan) or ""
+    for section in ("Parameters", "Returns", "Raises", "Examples"):
+        assert f"\n{section}\n---" in doc
+    for name in names:
+        assert name in doc
+
+
+def failing(error: BaseException) -> object:
+    """Return a plan that fails as the RunEngine makes plans fail."""
+    yield Msg("null")
+    raise error
+
+
+def failed_status(cause: BaseException) -> FailedStatus:
+    """Return a failed status with its cause."""
+    failure = FailedStatus(object())
+    failure.__cause__ = cause
+    return failure
+
+
+def test_a_failed_status_becomes_the_instruments_own_error() -> None:
+    with pytest.raises(LimitError, match="too far"):
+        list(plain_errors(failing(failed_status(LimitError("too far")))))  # type: ignore[arg-type]
+    with pytest.raises(FailedStatus):
+        list(plain_errors(failing(failed_status(ValueError("other")))))  # type: ignore[arg-type]
+
+
+def test_clean_up_does_not_hide_why_it_was_needed(caplog: pytest.LogCaptureFixture) -> None:
+    list(tolerate(failing(LimitError("too far")), "blanking the beam"))  # type: ignore[arg-type]
+    assert "blanking the beam failed: too far" in caplog.text
+    with pytest.raises(ZeroDivisionError):
+        list(tolerate(failing(ZeroDivisionError()), "x"))  # type: ignore[arg-type]
