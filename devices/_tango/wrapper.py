@@ -54,6 +54,15 @@ class InstrumentDevice(TangoDevice):
                 signal.subscribe_reading(_keep)
             await asyncio.gather(*(signal.get_value(cached=True) for signal in signals))
 
+    async def disconnect(self) -> None:
+        """End the subscriptions: before the server ends for good.
+
+        Tango tries for ever to reach a server that it has a subscription to, and new ones wait for that.
+        """
+        for _, child in self.children():
+            if isinstance(child, SignalR):
+                child.clear_sub(_keep)
+
     async def call(self, command: str, argument: Any = None, timeout_s: float = 10.0) -> Any:
         """Run a command of the server and return its result.
 

@@ -67,8 +67,23 @@ for _name in ("demo", "shell"):
 
 
 def run() -> int:
-    """Run the command that the arguments name; a foreseen error becomes one message and an exit status."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    """Run the command that the arguments name; a foreseen error becomes one message and an exit status.
+
+    A command that a signal ended is interrupted, whatever its last step made of that.
+    """
+    interrupts: list[int] = []
+
+    def interrupt(number: int, _: FrameType | None) -> None:
+        interrupts.append(number)
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
+    status = _run()
+    return INTERRUPTED if interrupts and status == FAILED else status
+
+
+def _run() -> int:
     try:
         app(standalone_mode=True)
     except MontangoError as error:
@@ -82,12 +97,6 @@ def run() -> int:
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else 0 if leaving.code is None else FAILED
     return 0
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Let SIGTERM end a command as Ctrl-C does: what it started is stopped."""
-    del number, frame
-    raise KeyboardInterrupt
 
 
 def _explain(error: MontangoError) -> int:

@@ -9,6 +9,7 @@ import logging
 from dataclasses import dataclass, fields
 from typing import Any
 
+from bluesky.run_engine import call_in_bluesky_event_loop
 from ophyd_async.core import init_devices
 
 from devices.camera.device import Camera
@@ -38,7 +39,9 @@ class Devices:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def disconnect(self) -> None:
-        """Let go of the facility's signals before their servers end: Channel Access complains aloud."""
+        """Let go of the servers before they end: Tango and Channel Access would look for them for ever."""
+        for device in (self.column, self.stage, self.camera, self.sequencer):
+            call_in_bluesky_event_loop(device.disconnect())
         self.facility.destroy()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import bluesky.plan_stubs as bps
@@ -224,13 +224,15 @@ def test_facility_signals_are_read_in_the_same_engine(engine: RunEngine, devices
 
 
 @pytest.fixture
-def slow(make_lab: Callable[..., Lab], engine: RunEngine) -> tuple[Lab, Devices]:
+def slow(make_lab: Callable[..., Lab], engine: RunEngine) -> Iterator[tuple[Lab, Devices]]:
     """Return a laboratory with real timing, of this test's own, and its devices."""
     from profiles.simulated.devices import make_devices
 
     own = make_lab(simulation={"timing": "real"}, facility={"ioc": None})
     own.up()
-    return own, make_devices(own.info())
+    devices = make_devices(own.info())
+    yield own, devices
+    devices.disconnect()
 
 
 def test_stop_and_restart_on_real_timing(engine: RunEngine, slow: tuple[Lab, Devices]) -> None:

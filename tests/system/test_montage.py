@@ -39,12 +39,21 @@ def instruments(devices: Devices) -> tuple[Any, Any, Any, Any]:
     return devices.sequencer, devices.camera, devices.column, devices.stage
 
 
-def connected(own: Lab) -> Devices:
-    """Return the devices of a laboratory that is up."""
+@pytest.fixture
+def connected(make_lab: Callable[..., Lab], engine: RunEngine) -> Iterator[Callable[[Lab], Devices]]:
+    """Return a function that returns the devices of a laboratory of the test's own, until it goes down."""
     from profiles.simulated.devices import make_devices
 
-    own.connect()
-    return make_devices(own.info())
+    made: list[Devices] = []
+
+    def connect(own: Lab) -> Devices:
+        own.connect()
+        made.append(make_devices(own.info()))
+        return made[-1]
+
+    yield connect
+    for devices in made:
+        devices.disconnect()
 
 
 def frames_file(documents: list[Document]) -> Path:
@@ -152,7 +161,7 @@ def test_beam_is_blanked_and_stage_still_after_success_and_after_failure(
 
 
 def test_spoiled_tile_is_acquired_again_and_the_montage_reads_as_one(
-    make_lab: Callable[..., Lab], engine: RunEngine
+    make_lab: Callable[..., Lab], connected: Callable[[Lab], Devices], engine: RunEngine
 ) -> None:
     own = make_lab(frame_px=512, catalog=True)
     own.up()
@@ -184,7 +193,7 @@ def test_spoiled_tile_is_acquired_again_and_the_montage_reads_as_one(
 
 
 def test_killed_camera_is_named_and_the_same_engine_goes_on(
-    make_lab: Callable[..., Lab], engine: RunEngine
+    make_lab: Callable[..., Lab], connected: Callable[[Lab], Devices], engine: RunEngine
 ) -> None:
     own = make_lab(frame_px=256, simulation={"timing": "real"}, facility={"ioc": None})
     own.up()
@@ -223,7 +232,7 @@ def test_killed_camera_is_named_and_the_same_engine_goes_on(
 
 
 def test_catalog_that_was_down_is_completed_and_a_second_replay_adds_nothing(
-    make_lab: Callable[..., Lab], engine: RunEngine
+    make_lab: Callable[..., Lab], connected: Callable[[Lab], Devices], engine: RunEngine
 ) -> None:
     from montango.lab.supervisor import Supervisor
     from tiled_server.replay import replay
@@ -253,7 +262,7 @@ def test_catalog_that_was_down_is_completed_and_a_second_replay_adds_nothing(
 
 @pytest.mark.slow
 def test_hundred_tiles_identical_in_file_and_catalog_and_where_the_world_says(
-    make_lab: Callable[..., Lab], engine: RunEngine
+    make_lab: Callable[..., Lab], connected: Callable[[Lab], Devices], engine: RunEngine
 ) -> None:
     own = make_lab(frame_px=2048, catalog=True)
     own.up()
@@ -283,7 +292,9 @@ def test_hundred_tiles_identical_in_file_and_catalog_and_where_the_world_says(
 
 
 @pytest.mark.slow
-def test_four_thousand_tiles_on_a_loaded_machine(make_lab: Callable[..., Lab], engine: RunEngine) -> None:
+def test_four_thousand_tiles_on_a_loaded_machine(
+    make_lab: Callable[..., Lab], connected: Callable[[Lab], Devices], engine: RunEngine
+) -> None:
     own = make_lab(frame_px=64, facility={"ioc": None})
     own.up()
     devices = connected(own)
