@@ -7,7 +7,7 @@ from collections.abc import Generator, Mapping, Sequence
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
@@ -19,12 +19,12 @@ from devices.camera.device import Camera
 from devices.column.device import Column
 from devices.sequencer.device import Sequencer
 from devices.stage.device import Stage
-from devices.stage.driver import StageLimits
 from plans.checks import check_disk, check_dose, check_positions, dose_per_exposure, largest_dose
 from plans.preprocessors import plain_errors, tolerate
 from plans.specs.grid import FieldOfView, Grid, make_grid
 from plans.specs.montage import MontageSpec
 from plans.stubs.acquire import Acquisition, acquire_sequenced, acquire_stepped
+from plans.stubs.ask import ask, read_now
 from plans.verdicts import Verdicts
 
 SOFTWARE = ("montango", "bluesky", "ophyd-async", "pytango")
@@ -131,18 +131,27 @@ def _montage(
     return str(metadata["montage_id"])
 
 
-def read_field(camera: Camera, column: Column) -> Generator[Msg, Any, tuple[FieldOfView, int]]:
-    """Return the field of view of a frame, and the bytes of one.
+class FrameGeometry(NamedTuple):
+    """What a frame shows: its field of view, the size of its pixels (binned) in nm, its bytes."""
+
+    field: FieldOfView
+    pixel_size_nm: float
+    size_bytes: int
+
+
+def read_geometry(camera: Camera, column: Column) -> Generator[Msg, Any, FrameGeometry]:
+    """Return what a frame shows with the settings that column and camera have now.
 
     Raises
     ------
     ConfigurationError
         Pixel size or rotation are not calibrated for the magnification.
     """
-    pixel_um = (yield from bps.rd(column.pixel_size_nm)) * 1e-3 * (yield from bps.rd(camera.binning))
-    width, height = (yield from bps.rd(camera.width_px)), (yield from bps.rd(camera.height_px))
-    rotation = yield from bps.rd(column.image_rotation_deg)
-    return FieldOfView(width * pixel_um, height * pixel_um, rotation), int(width * height * 2)
+    width, height, binning = yield from read_now(camera, "width_px", "height_px", "binning")
+    unbinned_nm, rotation_deg = yield from read_now(column, "pixel_size_nm", "image_rotation_deg")
+    pixel_nm = float(unbinned_nm) * int(binning)
+    field = FieldOfView(width * pixel_nm * 1e-3, height * pixel_nm * 1e-3, float(rotation_deg))
+    return FrameGeometry(field, pixel_nm, int(width) * int(height) * 2)
 
 
 def describe_run(spec: MontageSpec, calibration: Mapping[str, float], grid: Grid) -> dict[str, Any]:
@@ -170,20 +179,13 @@ def _check(
     camera: Camera, column: Column, stage: Stage, spec: MontageSpec, minimum_free_gb: float
 ) -> Generator[Msg, Any, tuple[Grid, dict[str, float]]]:
     """Lay out the grid and refuse it if anything speaks against it; nothing moves."""
-    field, frame_bytes = yield from read_field(camera, column)
+    field, pixel_nm, size_bytes = yield from read_geometry(camera, column)
     position = (yield Msg("locate", stage))["readback"]
     grid = make_grid(spec, field, (position[0], position[1]))
-    low = yield from bps.rd(stage.lower_limits)
-    high = yield from bps.rd(stage.upper_limits)
-    check_positions(grid.tiles, StageLimits(*zip(map(float, low), map(float, high), strict=True)))
-    check_disk(Path(camera.data_dir), frame_bytes * len(grid.tiles), minimum_free_gb)
+    check_positions(grid.tiles, (yield from ask(stage.limits)))
+    check_disk(Path(camera.data_dir), size_bytes * len(grid.tiles), minimum_free_gb)
     if spec.max_dose_e_per_a2 is not None:
-        current_na = yield from bps.rd(column.beam_current_na)
-        diameter_um = yield from bps.rd(column.illuminated_area_um)
+        current_na, diameter_um = yield from read_now(column, "beam_current_na", "illuminated_area_um")
         dose = dose_per_exposure(current_na, diameter_um, spec.exposure_time_s)
         check_dose(spec.max_dose_e_per_a2, largest_dose(spec, field, grid, diameter_um, dose))
-    calibration = {
-        "pixel_size_nm": (yield from bps.rd(column.pixel_size_nm)) * (yield from bps.rd(camera.binning)),
-        "image_rotation_deg": field.rotation_deg,
-    }
-    return grid, calibration
+    return grid, {"pixel_size_nm": pixel_nm, "image_rotation_deg": field.rotation_deg}

@@ -91,6 +91,9 @@ class InstrumentDevice(TangoDevice):
         """
         try:
             readings = await asyncio.wait_for(self._connected_proxy().read_attributes(list(attributes)), 10.0)
+            for reading in readings:
+                if reading.has_failed:
+                    raise from_devfailed(tango.DevFailed(*reading.get_err_stack()), self.trl)
             return [reading.value for reading in readings]
         except tango.DevFailed as failure:
             raise from_devfailed(failure, self.trl) from failure

@@ -20,6 +20,7 @@ from devices.sequencer.driver import TileRequest
 from devices.stage.device import Stage
 from plans.specs.grid import Grid, Tile
 from plans.specs.montage import MontageSpec
+from plans.stubs.ask import ask, read_now
 from plans.verdicts import FAIL, VerdictReadable, Verdicts
 
 logger = logging.getLogger(__name__)
@@ -87,8 +88,7 @@ def acquire_stepped(run: Acquisition, grid: Grid) -> Generator[Msg, Any, None]:
     """Acquire the grid tile by tile from the plan; failed tiles follow when all were tried once."""
     forget_verdicts(run)
     yield from bps.abs_set(run.column.beam_blanked, False, wait=True)
-    image_shift = yield from bps.rd(run.column.image_shift_um)
-    defocus = yield from bps.rd(run.column.defocus_um)
+    image_shift, defocus = yield from read_now(run.column, "image_shift_um", "defocus_um")
     fixed = (float(image_shift[0]), float(image_shift[1]), float(defocus))
     waiting = deque((tile, 0) for tile in grid.tiles)
     collected = time.monotonic()
@@ -140,7 +140,7 @@ def step_tile(
 def settle_accounts(run: Acquisition) -> Generator[Msg, Any, None]:
     """Bring every frame to disk and into the documents, and every verdict into the run."""
     frames = len(run.exposed)
-    yield from bps.wait_for([lambda: run.camera.wait_written(frames, run.camera.frame_timeout_s)])
+    yield from ask(lambda: run.camera.wait_written(frames, run.camera.frame_timeout_s))
     yield from bps.collect(run.camera, name="tiles", return_payload=False)
     if run.verdicts is None:
         return

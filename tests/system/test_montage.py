@@ -18,7 +18,7 @@ import pytest
 import tango
 from bluesky.run_engine import RunEngine
 
-from devices.errors import DeviceLost, LimitError, MontangoError
+from devices.errors import ConfigurationError, DeviceLost, LimitError, MontangoError
 from montango.lab import Lab
 from plans.montage import montage
 from plans.specs.montage import MontageSpec
@@ -131,6 +131,17 @@ def test_grid_outside_the_limits_moves_nothing(lab: Lab, engine: RunEngine, devi
         engine(montage(*instruments(devices), spec), lambda name, doc: documents.append(name))
     assert stage.moves_done == moves
     assert not documents
+
+
+def test_missing_calibration_is_named_and_nothing_moves(
+    lab: Lab, engine: RunEngine, devices: Devices
+) -> None:
+    engine(bps.mv(devices.column.magnification, 80_000.0))
+    try:
+        with pytest.raises(ConfigurationError, match=r"em/column/1.*80000"):
+            acquire(engine, devices, MontageSpec(rows=2, columns=2))
+    finally:
+        engine(bps.mv(devices.column.magnification, 5000.0))
 
 
 def test_disk_and_dose_are_checked_before_the_run(engine: RunEngine, devices: Devices) -> None:
