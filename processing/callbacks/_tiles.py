@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
 
-import h5py
 import numpy as np
 import numpy.typing as npt
 
 from devices.errors import MontangoError
 from devices.frames import FrameMissed, FrameRingReader
 from devices.tiles import IMAGE_KEY, TILE_GROUP
+from processing.callbacks._frame_file import FrameFileReader
 
 TILES_STREAM = "tiles"
 _IDENTITY = ("row", "column", "attempt", "x_um", "y_um")
@@ -48,7 +48,7 @@ class TileSource:
         self._dataset = ""
         self._ring: FrameRingReader | None = None
         self._epoch = 0
-        self._file: h5py.File | None = None
+        self._file: FrameFileReader | None = None
 
     def __call__(self, name: str, doc: Mapping[str, Any]) -> range:
         """Take a document; return the indices of the frames that it announces."""
@@ -78,9 +78,7 @@ class TileSource:
             except FrameMissed:
                 self.missed += 1
         try:
-            data = self._open()[self._dataset]
-            data.refresh()
-            frame: npt.NDArray[np.unsignedinteger[Any]] = data[index]
+            frame: npt.NDArray[np.unsignedinteger[Any]] = self._open().read(self._dataset, index)
         except (OSError, KeyError, ValueError, IndexError) as error:
             raise MontangoError(f"frame {index} of {self.path} cannot be read: {error}") from error
         return frame
@@ -109,9 +107,7 @@ class TileSource:
         result = {}
         try:
             for name in names:
-                dataset = self._open()[f"{TILE_GROUP}/{name}"]
-                dataset.refresh()
-                part = dataset[indices.start : indices.stop]
+                part = self._open().read(f"{TILE_GROUP}/{name}", slice(indices.start, indices.stop))
                 result[name] = np.pad(part, (0, len(indices) - len(part)), constant_values=np.nan)
         except (OSError, KeyError, ValueError) as error:
             raise MontangoError(f"{TILE_GROUP} of {self.path} cannot be read: {error}") from error
@@ -133,11 +129,11 @@ class TileSource:
                 elif key.endswith("-bit_depth"):
                     self.bit_depth = int(value)
 
-    def _open(self) -> h5py.File:
+    def _open(self) -> FrameFileReader:
         if self._file is None:
             if self.path is None:
                 raise MontangoError("no file of frames was named before the first frame")
-            self._file = h5py.File(self.path, "r", libver="latest", swmr=True)
+            self._file = FrameFileReader(self.path)
         return self._file
 
 
