@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import yaml
 from devices.errors import ConfigurationError
 from montango.config import MontangoConfig, config_schema, dump_config, load_config
 
-SITE_TEMPLATE = Path(__file__).parents[2] / "profiles" / "site_template" / "montango.yaml"
+SITE_TEMPLATE = Path(str(resources.files("profiles.site_template") / "montango.yaml"))
 Section = dict[str, Any]
 
 
