@@ -15,20 +15,27 @@ logger = logging.getLogger(__name__)
 
 
 def cause_of(error: BaseException) -> BaseException:
-    """Return the `MontangoError` behind a failed status, or the error itself."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, MontangoError):
-            return seen
-        seen = seen.__cause__
-    return error
+    """Return the first `MontangoError` that led to an error, or the error itself.
+
+    The first one: what fails while a run is closed after a failure must not hide that failure.
+    """
+    first, seen = error, {id(error)}
+    step: BaseException | None = error
+    while step is not None:
+        if isinstance(step, MontangoError):
+            first = step
+        step = step.__cause__ or step.__context__
+        if step is not None and id(step) in seen:
+            break
+        seen.add(id(step))
+    return first
 
 
 def plain_errors(plan: Generator[Msg, Any, T]) -> Generator[Msg, Any, T]:
-    """Run a plan so that a failed status ends it with the instrument's own error, not with the status."""
+    """Run a plan so that it ends with the instrument's own error, not with what followed from it."""
     try:
         return (yield from plan)
-    except FailedStatus as failure:
+    except Exception as failure:
         cause = cause_of(failure)
         if cause is failure:
             raise

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from devices.errors import MontangoError
 from devices.frames import FrameMissed, FrameRingReader
 from devices.tiles import IMAGE_KEY, TILE_GROUP
-from processing.callbacks._frame_file import FrameFileReader
+from processing.callbacks._frame_file import read_parts
 
 TILES_STREAM = "tiles"
 _IDENTITY = ("row", "column", "attempt", "x_um", "y_um")
@@ -35,8 +35,7 @@ class Tile:
 class TileSource:
     """Follows the ``tiles`` stream of one run and gives its frames.
 
-    Feed it every document but the start; it opens the file at the first frame and keeps it open until
-    `close`.
+    Feed it every document but the start, and `close` it when the run has ended.
     """
 
     def __init__(self) -> None:
@@ -48,7 +47,6 @@ class TileSource:
         self._dataset = ""
         self._ring: FrameRingReader | None = None
         self._epoch = 0
-        self._file: FrameFileReader | None = None
 
     def __call__(self, name: str, doc: Mapping[str, Any]) -> range:
         """Take a document; return the indices of the frames that it announces."""
@@ -78,7 +76,7 @@ class TileSource:
             except FrameMissed:
                 self.missed += 1
         try:
-            frame: npt.NDArray[np.unsignedinteger[Any]] = self._open().read(self._dataset, index)
+            (frame,) = read_parts(self._file(), [self._dataset], index)
         except (OSError, KeyError, ValueError, IndexError) as error:
             raise MontangoError(f"frame {index} of {self.path} cannot be read: {error}") from error
         return frame
@@ -104,20 +102,20 @@ class TileSource:
         MontangoError
             The file cannot be read.
         """
-        result = {}
         try:
-            for name in names:
-                part = self._open().read(f"{TILE_GROUP}/{name}", slice(indices.start, indices.stop))
-                result[name] = np.pad(part, (0, len(indices) - len(part)), constant_values=np.nan)
+            datasets = [f"{TILE_GROUP}/{name}" for name in names]
+            parts = read_parts(self._file(), datasets, slice(indices.start, indices.stop))
         except (OSError, KeyError, ValueError) as error:
             raise MontangoError(f"{TILE_GROUP} of {self.path} cannot be read: {error}") from error
-        return result
+        return {
+            name: np.pad(part, (0, len(indices) - len(part)), constant_values=np.nan)
+            for name, part in zip(names, parts, strict=True)
+        }
 
     def close(self) -> None:
-        """Close the file and let go of the ring."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        """Let go of the ring; the next frame attaches to it again."""
+        if self._ring is not None:
+            self._ring.close()
 
     def _configure(self, descriptor: Mapping[str, Any]) -> None:
         for device in descriptor.get("configuration", {}).values():
@@ -129,12 +127,10 @@ class TileSource:
                 elif key.endswith("-bit_depth"):
                     self.bit_depth = int(value)
 
-    def _open(self) -> FrameFileReader:
-        if self._file is None:
-            if self.path is None:
-                raise MontangoError("no file of frames was named before the first frame")
-            self._file = FrameFileReader(self.path)
-        return self._file
+    def _file(self) -> Path:
+        if self.path is None:
+            raise MontangoError("no file of frames was named before the first frame")
+        return self.path
 
 
 def _whole(value: float) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from devices.tiles import IMAGE_DATASET, TILE_GROUP
-from processing.callbacks._frame_file import FrameFileReader
+from processing.callbacks._frame_file import read_parts
 
 FRAMES = 24
 WRITER = f"""
@@ -23,7 +23,7 @@ file = FrameFile(sys.argv[1], (512, 512))
 print("open", flush=True)
 for index in range({FRAMES}):
     values = {{column.name: float(index) for column in TILE_COLUMNS}}
-    print(file.append([(np.full((512, 512), index, np.uint16), values)]), flush=True)
+    print(file.append([(np.full((512, 512), 1000 + index, np.uint16), values)]), flush=True)
     time.sleep(0.002)
 sys.stdin.read()
 """
@@ -36,16 +36,15 @@ def test_every_reader_sees_every_frame_as_it_was_written(tmp_path: Path) -> None
     root = Path(__file__).parents[2]
 
     def follow(counts: queue.SimpleQueue[int | None]) -> None:
-        reader, done = FrameFileReader(path), 0
+        done = 0
         while (count := counts.get()) is not None:
             for index in range(done, count):
-                row = reader.read(f"{TILE_GROUP}/row", slice(index, index + 1))
-                frame = reader.read(IMAGE_DATASET, index)
+                (row,) = read_parts(path, [f"{TILE_GROUP}/row"], slice(index, index + 1))
+                (frame,) = read_parts(path, [IMAGE_DATASET], index)
                 seen.append(index)
-                if not (frame == index).all() or row[0] != index:
+                if not (frame == 1000 + index).all() or row[0] != index:
                     wrong.append((index, int(frame[0, 0]), float(row[0])))
             done = count
-        reader.close()
 
     command = [sys.executable, "-c", WRITER, str(path)]
     with subprocess.Popen(
@@ -72,4 +71,4 @@ def test_every_reader_sees_every_frame_as_it_was_written(tmp_path: Path) -> None
 
 def test_a_file_that_is_not_there_says_so(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"none\.h5"):
-        FrameFileReader(tmp_path / "none.h5")
+        read_parts(tmp_path / "none.h5", [IMAGE_DATASET], 0)
