@@ -24,7 +24,7 @@ def cause_of(error: BaseException) -> BaseException:
     while step is not None:
         if isinstance(step, MontangoError):
             first = step
-        step = step.__cause__ or step.__context__
+        step = step.__cause__ or (None if step.__suppress_context__ else step.__context__)
         if step is not None and id(step) in seen:
             break
         seen.add(id(step))

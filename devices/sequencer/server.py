@@ -142,8 +142,7 @@ class SequencerServer(InstrumentServer):
             except MontangoError as error:
                 self._give_up(exposed, error)
                 return self._tables.get()
-            if self._tables.empty():
-                self.enter(DevState.ON)
+            self.enter(DevState.ON)  # even if a table came meanwhile: it must unblank the beam again
         if exposed:
             self.complete(exposed, tiles_queued=self._tiles_queued)
         return self._tables.get()

@@ -303,3 +303,23 @@ def test_lost_server_is_named_with_what_to_do(engine: RunEngine, slow: tuple[Lab
     assert isinstance(error, DeviceLost)
     assert "em/stage/1" in str(error)
     assert "montango logs stage" in str(error)
+
+
+def test_a_table_queued_while_the_beam_is_being_blanked_is_exposed_with_beam(
+    lab: Lab, engine: RunEngine, devices: Devices
+) -> None:
+    camera, sequencer, column = (proxy(lab, name) for name in ("camera", "sequencer", "column"))
+    path = str(lab.state.root / "data" / "late_tables.h5")
+    camera.OpenFile(path)
+    for count in range(1, 31):
+        table = sequencer.QueueTable(pack([TileRequest(count, 0, 0, 0, 0.0, 0.0, 0.0)]))
+        while sequencer.tiles_queued and not column.beam_blanked:
+            assert sequencer.failed_id < table, sequencer.last_error
+    while sequencer.tables_done < table:
+        assert sequencer.failed_id < table, sequencer.last_error
+    assert column.beam_blanked
+    camera.CloseFile()
+    with h5py.File(path, "r") as file:
+        means = file["/entry/data"][:].mean(axis=(1, 2))
+    assert len(means) == 30
+    assert means.min() > 0.5 * np.median(means)

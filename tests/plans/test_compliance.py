@@ -54,3 +54,15 @@ def test_clean_up_does_not_hide_why_it_was_needed(caplog: pytest.LogCaptureFixtu
     assert "blanking the beam failed: too far" in caplog.text
     with pytest.raises(ZeroDivisionError):
         list(tolerate(failing(ZeroDivisionError()), "x"))  # type: ignore[arg-type]
+
+
+def test_the_first_failure_wins_over_one_of_the_clean_up() -> None:
+    def plan() -> object:
+        yield Msg("null")
+        try:
+            raise failed_status(LimitError("the cause"))
+        except FailedStatus:
+            raise RuntimeError("while the run was closed")  # noqa: B904
+
+    with pytest.raises(LimitError, match="the cause"):
+        list(plain_errors(plan()))  # type: ignore[arg-type]
