@@ -311,9 +311,10 @@ def test_a_table_queued_while_the_beam_is_being_blanked_is_exposed_with_beam(
     camera, sequencer, column = (proxy(lab, name) for name in ("camera", "sequencer", "column"))
     path = str(lab.state.root / "data" / "late_tables.h5")
     camera.OpenFile(path)
+    before = sequencer.tiles_done
     for count in range(1, 31):
         table = sequencer.QueueTable(pack([TileRequest(count, 0, 0, 0, 0.0, 0.0, 0.0)]))
-        while sequencer.tiles_queued and not column.beam_blanked:
+        while sequencer.tiles_done < before + count or not column.beam_blanked:
             assert sequencer.failed_id < table, sequencer.last_error
     while sequencer.tables_done < table:
         assert sequencer.failed_id < table, sequencer.last_error
