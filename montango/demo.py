@@ -164,7 +164,7 @@ def _acquire(
             )
         finally:
             progress.close()
-            devices.disconnect()
+            devices.facility.destroy()  # Channel Access complains aloud of servers that end
         say("waiting for the overview and the catalog")
         if not session.drain(CATALOG_TIMEOUT_S):
             raise MontangoError(
