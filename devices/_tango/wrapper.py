@@ -63,6 +63,11 @@ class InstrumentDevice(TangoDevice):
             if isinstance(child, SignalR):
                 child.clear_sub(_keep)
 
+    def renew(self, signal: SignalR[Any]) -> None:
+        """Subscribe a signal anew: a new subscription begins with the value that the server has now."""
+        signal.clear_sub(_keep)
+        signal.subscribe_reading(_keep)
+
     async def call(self, command: str, argument: Any = None, timeout_s: float = 10.0) -> Any:
         """Run a command of the server and return its result.
 

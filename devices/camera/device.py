@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import time
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -35,6 +36,7 @@ logger = logging.getLogger(__name__)
 
 COLUMN_CHUNK = 512
 COUNTER_TIMEOUT_S = 15.0
+RENEW_S = 2.0
 
 
 class _Trigger(DetectorTriggerLogic):
@@ -231,11 +233,15 @@ class Camera(InstrumentDevice, StandardDetector):
         await self._until(lambda written: written == 0)
 
     async def _until(self, agrees: Callable[[int], bool]) -> None:
-        """Wait for the cached counter; the server pushes it again every 0.5 s."""
+        """Wait for the cached counter; the server pushes it again every 0.5 s, so silence is a lost one."""
+        renewed = time.monotonic()
         try:
             async with asyncio.timeout(COUNTER_TIMEOUT_S):
                 while not agrees(await self.frames_written.get_value()):
                     await asyncio.sleep(0.002)
+                    if time.monotonic() - renewed > RENEW_S:
+                        self.renew(self.frames_written)
+                        renewed = time.monotonic()
         except TimeoutError as error:
             raise DeviceLost(
                 f"{self.trl}: no event of frames_written for {COUNTER_TIMEOUT_S:g} s; see `montango status`"
