@@ -70,6 +70,10 @@ class CatalogWriter:
         retry_s: tuple[float, float] = (1.0, 30.0),
         max_documents: int = 100_000,
     ) -> None:
+        # Takes seconds: now, not while the first tiles come; and in this thread, not in the queue's: an import
+        # fails where another thread takes an entry from sys.path meanwhile, as IPython does after a script.
+        import bluesky_tiled_plugins  # noqa: F401
+
         self._uri, self._api_key = uri, api_key
         self._journal_dir = Path(journal_dir)
         self._batch_size = batch_size
@@ -82,7 +86,6 @@ class CatalogWriter:
         self._behind: dict[str, bool] = {}  # run: whether its stop document has come
         self._incoming = RunIndex()
         self._written = 0
-        self._imported = False
         self._last_error = ""
         self._wait_s = retry_s[0]
         self._next_try_s = self._next_flush_s = 0.0
@@ -185,10 +188,6 @@ class CatalogWriter:
                 self._behind[run] = self._behind.get(run, False) or name == "stop"
 
     def _tick(self) -> None:
-        if not self._imported:
-            import bluesky_tiled_plugins  # noqa: F401  # takes seconds: now, not while the first tiles come
-
-            self._imported = True
         now = time.monotonic()
         if now >= self._next_flush_s:
             self._next_flush_s = now + self._flush_s
