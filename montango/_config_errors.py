@@ -64,7 +64,8 @@ def _sentence(detail: ErrorDetails, location: Location, root: Schema, section: L
         return f"{key} = {value} is not allowed{near}; allowed: {', '.join(choices)}"
     if kind in ("value_error", "assertion_error"):
         shown = key if isinstance(detail["input"], Mapping) else f"{key} = {value}"
-        return f"{shown}: {detail['msg'].partition(', ')[2] or detail['msg']}"
+        message = detail["msg"].partition(", ")[2] or detail["msg"]
+        return f"{shown}: {message}" if shown else message
     if kind == "string_pattern_mismatch":
         return f"{key} = {value} has the wrong form{_example(schema)}"
     allowed = " or ".join(dict.fromkeys(text for branch in schema if (text := _allowed(branch))))

@@ -22,8 +22,8 @@ def check_drivers(config: MontangoConfig) -> None:
     """
     with _python_path(config):
         for name in InstrumentsSection.model_fields:
-            instrument: Instrument = getattr(config.instruments, name)
-            if not instrument.supervised:
+            instrument: Instrument | None = getattr(config.instruments, name)
+            if instrument is None or not instrument.supervised:
                 continue
             module, _, attribute = instrument.driver.partition(":")
             try:

@@ -22,13 +22,15 @@ from pydantic import (
     PrivateAttr,
     ValidationError,
     ValidationInfo,
+    field_validator,
 )
 
 from devices.errors import ConfigurationError
 from devices.stage.driver import StageLimits
 from montango._config_errors import explain
-from montango._config_parts import check_parts
+from montango._config_parts import check_parts, check_signal
 from montango._yaml_marks import read_marked
+from plans.suspenders import SuspenderSpec
 from sim.config import SimulationConfig
 
 DEVICE_NAME = r"^[A-Za-z0-9_.\-]+/[A-Za-z0-9_.\-]+/[A-Za-z0-9_.\-]+$"
@@ -142,6 +144,23 @@ class SequencerSection(Instrument):
     )
 
 
+class ControlSection(Instrument):
+    """The state of the montage that runs, which any process may watch and steer."""
+
+    device: str = Field(
+        default="em/control/1",
+        pattern=DEVICE_NAME,
+        examples=["em/control/1"],
+        description="name of the Tango device",
+    )
+    driver: str = Field(
+        default="devices.montage_control.board:Board",
+        pattern=DRIVER_NAME,
+        examples=["devices.montage_control.board:Board"],
+        description="class that keeps progress and requests; its option lost_after_s is 5",
+    )
+
+
 class InstrumentsSection(Section):
     """The instruments of the laboratory."""
 
@@ -149,6 +168,8 @@ class InstrumentsSection(Section):
     stage: StageSection
     camera: CameraSection
     sequencer: SequencerSection
+    loader: Instrument | None = Field(default=None, description="null: samples are changed by hand")
+    control: ControlSection = ControlSection()
 
 
 class FacilitySection(Section):
@@ -239,6 +260,17 @@ class MontangoConfig(Section):
     montage: Mapping[str, Any] = Field(
         default_factory=dict, description="defaults of a montage's specification"
     )
+    suspenders: tuple[SuspenderSpec, ...] = Field(
+        default=(), description="signals that hold a montage while they are outside their limits"
+    )
+
+    @field_validator("suspenders")
+    @classmethod
+    def _known_signals(cls, value: tuple[SuspenderSpec, ...]) -> tuple[SuspenderSpec, ...]:
+        for suspender in value:
+            check_signal(suspender.signal)
+        return value
+
     _source: Path | None = PrivateAttr(None)
 
     @property

@@ -34,13 +34,26 @@ class AbortOnInterrupt(AbstractContextManager["AbortOnInterrupt"]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        interrupted = self._wanted.is_set()
+        if interrupted:
+            self._abort_if_paused()
         for number, handler in self._before.items():
             signal.signal(number, handler)
-        interrupted = self._wanted.is_set()
         self._ended.set()
         self._wanted.set()
         if interrupted:
             raise KeyboardInterrupt
+
+    def _abort_if_paused(self) -> None:
+        """Abort a plan with checkpoints: the signal has only paused it."""
+        engine = self._engine
+        if engine.state != "paused":
+            return
+        managers, engine.context_managers = engine.context_managers, []
+        try:
+            engine.abort(reason="interrupted")
+        finally:
+            engine.context_managers = managers
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._wanted.set()
@@ -51,6 +64,6 @@ class AbortOnInterrupt(AbstractContextManager["AbortOnInterrupt"]):
         if self._ended.is_set():
             return
         try:
-            self._engine.request_pause(defer=False)  # without a checkpoint to go back to this aborts
+            self._engine.request_pause(defer=False)  # without a checkpoint this aborts
         except TransitionError:
             return

@@ -1,4 +1,4 @@
-"""The magics of Bluesky users, on Montango's devices: %mov, %movr, %ct, %wa."""
+"""The magics of Bluesky users, on Montango's devices (%mov, %movr, %ct, %wa), and those of a montage."""
 
 from __future__ import annotations
 
@@ -10,27 +10,42 @@ from bluesky.run_engine import RunEngine, call_in_bluesky_event_loop
 from IPython.core.magic import Magics, line_magic, magics_class
 
 from devices.stage.driver import AXES, axis_unit
+from montango.cli.control import request_named, status_lines
+from montango.onlooker import Onlooker
+from montango.session import Session
 
 COLUMN_SETTINGS = ("magnification", "pixel_size_nm", "defocus_um", "spot_size_index", "beam_blanked")
 
 
-def register_magics(shell: Any, engine: RunEngine, devices: Any) -> None:
+def register_magics(shell: Any, session: Session[Any] | Onlooker) -> None:
     """Register the magics in an IPython shell.
 
-    ``%mov`` and ``%movr`` run on an engine of their own that shares the loop of ``engine`` (Tango's client
-    knows one event loop a process), so that moving about by hand leaves no runs in the catalog.
+    ``%mov`` and ``%movr`` run on an engine of their own that shares the loop of the session's (Tango's
+    client knows one event loop a process), so that moving about by hand leaves no runs in the catalog. A
+    session that only looks on has none that move.
     """
 
-    BlueskyMagics.RE = RunEngine({}, loop=engine.loop)
-
     @magics_class
-    class WhereMagics(Magics):
+    class MontageMagics(Magics):
         @line_magic
         def wa(self, line: str) -> None:
             """Show where everything is: stage with limits, column, facility. [where all]."""
-            print("\n".join(where_all(devices)))
+            print("\n".join(where_all(session.devices)))
 
-    shell.register_magics(BlueskyMagics, WhereMagics)
+        @line_magic
+        def montage_status(self, line: str) -> None:
+            """Show how far the montage is that this or another session runs."""
+            print("\n".join(status_lines(session.control.status())))
+
+        @line_magic
+        def montage_control(self, line: str) -> None:
+            """Steer the montage: pause, pause-now, resume, abort, skip-roi, ... (see montango control)."""
+            session.control.ask(request_named(line.strip()))
+
+    if isinstance(session, Session):
+        BlueskyMagics.RE = RunEngine({}, loop=session.RE.loop)
+        shell.register_magics(BlueskyMagics)
+    shell.register_magics(MontageMagics)
 
 
 def where_all(devices: Any) -> Iterator[str]:

@@ -22,15 +22,18 @@ from devices.errors import ConfigurationError, MontangoError
 from montango.config import load_config
 from montango.lab import Lab, LabInfo
 from montango.lab.state import STATE_VARIABLE
+from montango.lazy_catalog import LazyCatalog
 from montango.magics import register_magics
-from montango.session import LazyCatalog, Session, SessionDevices
+from montango.onlooker import READ_ONLY_VARIABLE, Onlooker
+from montango.session import Session, SessionDevices
 from plans.specs.montage import MontageSpec
 from processing.callbacks.progress import Progress
 
 GREETING = """
-RE(montage(sequencer, camera, column, stage, MontageSpec(rows=3, columns=3)))   a montage
+RE(montage(sequencer, camera, column, stage, spec(rows=3, columns=3)))          a montage
 RE(bp.scan([camera], stage.x, -5, 5, 3))                                        a stock plan
 %mov stage.x 10        %wa        montage?        stage.x?                      magics, help
+%montage_status        %montage_control pause     (from another terminal too)   while it runs
 catalog                                                                         the runs so far
 """
 
@@ -69,8 +72,10 @@ def _explain(_shell: Any, kind: type[Exception], error: Exception, *_trace: Any,
 def session_namespace(make_devices: Callable[[LabInfo], SessionDevices]) -> dict[str, Any]:
     """Return everything that a scientist finds in the shell, connected to the laboratory that is up.
 
-    ``RE``, the devices by their names, ``montage``, ``MontageSpec``, ``bp``, ``bps``, ``catalog``,
-    ``session`` and ``lab_info``; the live table, the progress display and the magics are set up.
+    ``RE``, the devices and plans by their names, ``MontageSpec``, ``spec`` (a specification on top of the
+    configuration's defaults), ``control``, ``bp``, ``bps``, ``catalog``, ``session`` and ``lab_info``; the
+    live table, the progress display and the magics are set up. With ``$MONTANGO_READ_ONLY`` nothing can be
+    run: devices can be read, and the montage that another session runs watched and steered.
 
     Parameters
     ----------
@@ -81,31 +86,43 @@ def session_namespace(make_devices: Callable[[LabInfo], SessionDevices]) -> dict
     ------
     LabNotRunning
         No laboratory is up.
+    EngineBusy
+        Another session drives it.
     """
     check_packages()
     state = os.environ.get(STATE_VARIABLE)
     info = (Lab(None, state) if state else Lab(load_config())).connect()
-    config = load_config(info.config)
-    session = Session(info, make_devices, thresholds=config.qc, minimum_free_gb=config.paths.minimum_free_gb)
+    session: Session[Any] | Onlooker
+    if os.environ.get(READ_ONLY_VARIABLE):
+        session = Onlooker(info, make_devices)
+    else:
+        session = _driving(info, make_devices)
     atexit.register(session.close)
-    table = BestEffortCallback()
-    table.disable_plots()
-    session.RE.subscribe(table)
-    session.RE.subscribe(Progress())
     log_to(Path(info.log_dir) / "session.log")
     shell: Any = get_ipython()  # type: ignore[no-untyped-call]
     if shell is not None:
-        register_magics(shell, session.RE, session.devices)
+        register_magics(shell, session)
         shell.set_custom_exc((MontangoError, ValidationError), _explain)
     print(f"laboratory {info.name}, catalog {info.tiled['uri']}{GREETING}")
     return {
+        **session.plans,
         **session.devices.named(),
         "RE": session.RE,
         "MontageSpec": MontageSpec,
         "bp": bp,
         "bps": bps,
         "catalog": LazyCatalog(info.tiled["uri"], info.tiled["api_key"]),
+        "control": session.control,
         "lab_info": info,
-        "montage": session.montage,
         "session": session,
+        "spec": session.spec,
     }
+
+
+def _driving(info: LabInfo, make_devices: Callable[[LabInfo], SessionDevices]) -> Session[Any]:
+    session = Session(info, make_devices)
+    table = BestEffortCallback()
+    table.disable_plots()
+    session.RE.subscribe(table)
+    session.RE.subscribe(Progress())
+    return session

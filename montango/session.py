@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import functools
 import getpass
 import logging
-from collections.abc import Callable, Generator, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar
 
-from bluesky.run_engine import RunEngine
-from bluesky.utils import Msg
+from bluesky.run_engine import RunEngine, call_in_bluesky_event_loop
 
+from devices.errors import MontangoError
+from montango.config import load_config
+from montango.fence import EngineBusy, EngineLock
 from montango.lab import LabInfo
-from plans.montage import montage
+from montango.offers import Plan, bind, offered_plans
+from montango.suspended_signals import make_suspenders
+from plans.calibrations import CalibrationStore
+from plans.specs.montage import MontageSpec
+from plans.tango_control import TangoControl, engine_name, host_of
 from processing.callbacks._worker import QueuedCallback
 from processing.callbacks.catalog import CatalogWriter
 from processing.callbacks.journal import Journal
@@ -26,44 +31,20 @@ from processing.callbacks.tile_qc import QCThresholds, TileQC
 logger = logging.getLogger(__name__)
 
 
-class LazyCatalog:
-    """The catalog as a Tiled client that connects when it is first used: Tiled takes long to start."""
-
-    def __init__(self, uri: str, api_key: str) -> None:
-        self._uri = uri
-        self._api_key = api_key
-
-    @functools.cached_property
-    def client(self) -> Any:
-        """The Tiled client itself."""
-        from tiled.client import from_uri
-
-        return from_uri(self._uri, api_key=self._api_key)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        return getattr(self.client, name)
-
-    def __getitem__(self, key: Any) -> Any:
-        return self.client[key]
-
-    def __len__(self) -> int:
-        return len(self.client)
-
-    def __dir__(self) -> list[str]:
-        return dir(self.client)
-
-    def __repr__(self) -> str:
-        return repr(self.client)
-
-
 class SessionDevices(Protocol):
     """What a session needs of a profile's devices."""
 
     @property
     def facility(self) -> Any:
         """Signals to read before and after a run."""
+
+    @property
+    def column(self) -> Any:
+        """The column, whose signals may hold a montage."""
+
+    @property
+    def sequencer(self) -> Any:
+        """The sequencer, whose owner a session is."""
 
     def named(self) -> dict[str, Any]:
         """Return the devices by their names."""
@@ -73,7 +54,7 @@ DevicesT = TypeVar("DevicesT", bound=SessionDevices)
 
 
 class Session(AbstractContextManager["Session[DevicesT]"], Generic[DevicesT]):
-    """RunEngine, devices and callbacks, ready for `montage`.
+    """RunEngine, devices and callbacks, ready for `montage`: the one engine that drives the laboratory.
 
     Parameters
     ----------
@@ -84,11 +65,16 @@ class Session(AbstractContextManager["Session[DevicesT]"], Generic[DevicesT]):
     engine
         A RunEngine of the caller's; None makes one. A process has one: Tango's client knows one event loop.
     thresholds
-        Of the verdict on a tile.
+        Of the verdict on a tile; None takes those of the laboratory's configuration.
     metadata
         Goes into every start document: sample, proposal, ...
     minimum_free_gb
-        What must stay free on the disk of the frames, in GB.
+        What must stay free on the disk of the frames, in GB; None takes that of the configuration.
+
+    Raises
+    ------
+    EngineBusy
+        Another session drives this laboratory.
     """
 
     def __init__(
@@ -99,17 +85,47 @@ class Session(AbstractContextManager["Session[DevicesT]"], Generic[DevicesT]):
         engine: RunEngine | None = None,
         thresholds: Mapping[str, Any] | None = None,
         metadata: Mapping[str, Any] | None = None,
-        minimum_free_gb: float = 2.0,
+        minimum_free_gb: float | None = None,
     ) -> None:
         self.lab = lab
-        self.minimum_free_gb = minimum_free_gb
+        self.config = load_config(lab.config)
+        self.lock = EngineLock(lab.state_dir)
+        self.lock.acquire()
+        self._closed = False
+        self._ending = ExitStack()
+        self._ending.callback(self.lock.release)
+        try:
+            self._open(engine, make_devices, thresholds, {**(metadata or {})}, minimum_free_gb)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(
+        self,
+        engine: RunEngine | None,
+        make_devices: Callable[[LabInfo], DevicesT],
+        thresholds: Mapping[str, Any] | None,
+        metadata: dict[str, Any],
+        minimum_free_gb: float | None,
+    ) -> None:
+        lab, config = self.lab, self.config
+        self.minimum_free_gb = config.paths.minimum_free_gb if minimum_free_gb is None else minimum_free_gb
         self.RE = engine or RunEngine({})
-        self.RE.md.update({"instrument": lab.name, "operator": getpass.getuser(), **(metadata or {})})
+        self.RE.md.update({"instrument": lab.name, "operator": getpass.getuser(), **metadata})
         self.devices = make_devices(lab)
+        self._take_lease()
         journal_dir = Path(lab.journal_dir)
+        self.calibrations = CalibrationStore(Path(lab.state_dir) / "calibrations")
+        self.control = TangoControl(f"tango://{lab.tango_host}/{lab.devices['control']}")
+        self._ending.callback(self.control.close)
+        self.suspenders = make_suspenders(config.suspenders, self.devices, lab, self.RE.loop)
+        self._ending.callback(self.suspenders.close)
+        self.control.hold_by(self.suspenders.holds)
+        self.suspenders.start()
         self.journal = Journal(journal_dir).queued()
         self.catalog_writer = CatalogWriter(lab.tiled["uri"], lab.tiled["api_key"], journal_dir)
-        self.qc = TileQC(QCThresholds(**(thresholds or {})))
+        self.thresholds = QCThresholds(**(config.qc if thresholds is None else thresholds))
+        self.qc = TileQC(self.thresholds)
         self.overview = Overview(Path(lab.data_dir) / "overviews", self.emit)
         self.summary = MontageSummary()
         self._queued: list[QueuedCallback] = [
@@ -117,8 +133,9 @@ class Session(AbstractContextManager["Session[DevicesT]"], Generic[DevicesT]):
             self.overview.queued(),
             self.summary.queued(),
         ]
-        self._closed = False
-        self._tokens = [self.RE.subscribe(callback) for callback in (self.emit, *self._queued)]
+        self._ending.callback(self._close_queues)
+        for callback in (self.emit, *self._queued):
+            self._ending.callback(self.RE.unsubscribe, self.RE.subscribe(callback))
 
     def emit(self, name: str, doc: dict[str, Any]) -> None:
         """Record a document: in the journal, and from there in the catalog."""
@@ -126,20 +143,27 @@ class Session(AbstractContextManager["Session[DevicesT]"], Generic[DevicesT]):
         self.catalog_writer(name, doc)
 
     @property
-    def montage(self) -> Callable[..., Generator[Msg, Any, str]]:
-        """The plan `montage` with this session's verdicts, facility signals and disk reserve."""
+    def plans(self) -> dict[str, Plan]:
+        """The plans of Montango by their names; what the caller does not give is this session's own.
 
-        @functools.wraps(montage)
-        def bound(*args: Any, **kwargs: Any) -> Generator[Msg, Any, str]:
-            kwargs.setdefault("verdicts", self.qc)
-            if self.devices.facility.connected:
-                kwargs.setdefault("baseline", (self.devices.facility,))
-            else:
-                logger.warning("the facility's signals are not connected; the montage goes on without them")
-            kwargs.setdefault("minimum_free_gb", self.minimum_free_gb)
-            return (yield from montage(*args, **kwargs))
+        Verdicts, control, calibrations, facility signals, disk reserve, journal.
+        """
+        return {name: bind(plan, self._offers()) for name, plan in offered_plans().items()}
 
-        return bound
+    @property
+    def montage(self) -> Plan:
+        """The plan `montage` with this session's verdicts, control, calibrations, signals, disk reserve."""
+        return self.plans["montage"]
+
+    def spec(self, **fields: Any) -> MontageSpec:
+        """Return the specification of a montage: the defaults of the configuration, and ``fields`` on top.
+
+        Raises
+        ------
+        pydantic.ValidationError
+            A field is unknown, or its value not allowed.
+        """
+        return MontageSpec(**{**self.config.montage, **fields})
 
     def drain(self, timeout_s: float = 60.0) -> bool:
         """Wait until every document so far is worked off; return whether it is."""
@@ -148,16 +172,10 @@ class Session(AbstractContextManager["Session[DevicesT]"], Generic[DevicesT]):
         return all(drained)
 
     def close(self) -> None:
-        """Work off what is queued, end the callbacks' threads, and let go of the RunEngine."""
-        if self._closed:
-            return
-        self._closed = True
-        for token in self._tokens:
-            self.RE.unsubscribe(token)
-        queues: list[QueuedCallback | CatalogWriter] = [*self._queued, self.journal, self.catalog_writer]
-        for queue in queues:
-            if not queue.close(30.0):
-                logger.warning("%s did not finish; `montango journal replay` completes the catalog", queue)
+        """Let go of the RunEngine, work off what is queued, end threads, and let another session drive."""
+        if not self._closed:
+            self._closed = True
+            self._ending.close()
 
     def __enter__(self) -> Self:
         return self
@@ -166,3 +184,55 @@ class Session(AbstractContextManager["Session[DevicesT]"], Generic[DevicesT]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _offers(self) -> dict[str, Callable[[], Any]]:
+        return {
+            "verdicts": lambda: self.qc,
+            "baseline": self._baseline,
+            "minimum_free_gb": lambda: self.minimum_free_gb,
+            "calibrations": lambda: self.calibrations,
+            "store": lambda: self.calibrations,
+            "control": lambda: self.control,
+            "report_dir": lambda: Path(self.lab.state_dir) / "reports",
+            "journal_dir": lambda: Path(self.lab.journal_dir),
+            "thresholds": lambda: self.thresholds,
+        }
+
+    def _baseline(self) -> Sequence[Any]:
+        if self.devices.facility.connected:
+            return (self.devices.facility,)
+        logger.warning("the facility's signals are not connected; the montage goes on without them")
+        return ()
+
+    def _take_lease(self) -> None:
+        """Make this session the sequencer's owner; the lock says that an owner on this host is gone.
+
+        Raises
+        ------
+        EngineBusy
+            An engine on another host owns it.
+        """
+        sequencer, name = self.devices.sequencer, engine_name()
+        (owner,) = call_in_bluesky_event_loop(sequencer.read_now("owner"))
+        if owner and host_of(owner) != host_of(name):
+            raise EngineBusy(
+                f"the sequencer belongs to {owner}; end that session, or, if it is dead, take the lease away "
+                f"with the sequencer's command Release({owner!r})"
+            )
+        if owner:
+            call_in_bluesky_event_loop(sequencer.call("Stop"))  # whatever it had queued is nobody's any more
+            call_in_bluesky_event_loop(sequencer.release(owner))
+        call_in_bluesky_event_loop(sequencer.acquire(name))
+        self._ending.callback(self._end_lease, name)
+
+    def _end_lease(self, name: str) -> None:
+        try:
+            call_in_bluesky_event_loop(self.devices.sequencer.release(name))
+        except MontangoError as error:
+            logger.warning("the lease of the sequencer ends with its server: %s", error)
+
+    def _close_queues(self) -> None:
+        queues: list[QueuedCallback | CatalogWriter] = [*self._queued, self.journal, self.catalog_writer]
+        for queue in queues:
+            if not queue.close(30.0):
+                logger.warning("%s did not finish; `montango journal replay` completes the catalog", queue)

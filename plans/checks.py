@@ -5,22 +5,11 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
 
-from devices.errors import ConfigurationError, LimitError
+from devices.errors import LimitError
 from devices.stage.driver import StageLimits
-from plans.specs.grid import FieldOfView, Grid, Tile
-from plans.specs.montage import MontageSpec
-
-ELECTRON_CHARGE_C = 1.602176634e-19
-"""Exact, SI 2019."""
-
-
-class Estimate(NamedTuple):
-    """What a montage takes: frames' bytes on disk, largest dose in e/A^2 (None: not known)."""
-
-    size_bytes: int
-    dose_e_per_a2: float | None
+from plans.dose import flux_e_per_a2_s, largest_of
+from plans.specs.grid import Grid, Tile
 
 
 def check_positions(tiles: Iterable[Tile], limits: StageLimits) -> None:
@@ -75,33 +64,17 @@ def dose_per_exposure(beam_current_na: float, illuminated_area_um: float, exposu
     ConfigurationError
         Current or diameter is not positive, so that the dose is not known.
     """
-    if beam_current_na <= 0 or illuminated_area_um <= 0:
-        raise ConfigurationError(
-            f"the dose is not known: beam_current_na = {beam_current_na:g}, illuminated_area_um = "
-            f"{illuminated_area_um:g}; switch the beam on, or leave max_dose_e_per_a2 out"
-        )
-    area_a2 = 3.141592653589793 / 4 * (illuminated_area_um * 1e4) ** 2
-    return beam_current_na * 1e-9 / ELECTRON_CHARGE_C / area_a2 * exposure_time_s
+    return flux_e_per_a2_s(beam_current_na, illuminated_area_um) * exposure_time_s
 
 
-def largest_dose(
-    spec: MontageSpec, field: FieldOfView, grid: Grid, illuminated_area_um: float, exposure_dose: float
-) -> float:
-    """Return an upper bound of the dose at any point, in e/A^2.
+def largest_dose(grid: Grid, illuminated_area_um: float, exposure_dose: float) -> float:
+    """Return the largest dose that a montage without repetitions gives any point, in e/A^2.
 
     The illuminated disc of a tile reaches over its neighbours: a point gets the dose of every tile whose
-    centre is within the disc's radius, which is at most the number of grid points in a disc of that
-    radius about the point, bounded here by the disc's circumscribed square.
+    centre is within the disc's radius.
     """
-    fraction_x, fraction_y = spec.overlap_xy
-    over = [
-        min(count, int(illuminated_area_um / (size * (1 - fraction))) + 1)
-        for count, size, fraction in (
-            (grid.columns, field.width_um, fraction_x),
-            (grid.rows, field.height_um, fraction_y),
-        )
-    ]
-    return exposure_dose * over[0] * over[1]
+    places = ((tile.centre_x_um, tile.centre_y_um) for tile in grid.tiles)
+    return largest_of(places, illuminated_area_um, exposure_dose)
 
 
 def check_dose(limit_e_per_a2: float, dose_e_per_a2: float) -> None:

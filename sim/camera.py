@@ -21,6 +21,8 @@ from sim.config import SimulationConfig
 from sim.exposure import Shot, expose, truth
 from sim.world import World
 
+SHUTTER_SLACK_S: Final = 0.5
+"""How much later an exposure counts as over than its shutter closes, if the driver has died."""
 READOUT_PATIENCE_S: Final = 60.0
 """How long `expose` waits for somebody to read the frame before."""
 
@@ -85,8 +87,11 @@ class SimulatedCamera:
             bit_depth=self._picture.bit_depth,
             pixel_size_um=sensor.pixel_size_um,
             exposure_range_s=(sensor.exposure_min_s, sensor.exposure_max_s),
+            shutter_modes=("PRE_SPECIMEN", "NONE"),
         )
         self._settings = CameraSettings()
+        self._shutter_open: bool | None = None
+        self._frame_before: npt.NDArray[np.uint16] | None = None
         self._changed = threading.Condition()
         self._exposed: _Exposed | None = None
         self._aborts = 0
@@ -103,6 +108,7 @@ class SimulatedCamera:
         """Connect; the first frame is drawn here, so that later ones take no longer than the rest."""
         shot = expose(self._world, 0, time.monotonic(), self._settings.exposure_time_s, 0.0)
         self._picture.render(shot, self._settings)
+        self._rest_shutter()
 
     def close(self) -> None:
         """Disconnect; an exposure that runs is dropped."""
@@ -114,11 +120,12 @@ class SimulatedCamera:
         Raises
         ------
         LimitError
-            Exposure, binning or region outside what the camera can do; nothing is changed.
+            Exposure, binning, region or shutter mode outside what the camera can do; nothing is changed.
         """
         check_settings(self._info, settings)
         with self._changed:
             self._settings = settings
+            self._rest_shutter()
 
     def temperature_degc(self) -> float:
         """Return the sensor's temperature in deg C."""
@@ -144,8 +151,12 @@ class SimulatedCamera:
             settings = self._settings
             exposure_s = settings.exposure_time_s
             wall_s = self._config.delay_s(exposure_s)
-            if wall_s > 0.0:
-                self._wait_until(started_s + wall_s, aborts)
+            self._open_shutter(wall_s)
+            try:
+                if wall_s > 0.0:
+                    self._wait_until(started_s + wall_s, aborts)
+            finally:
+                self._close_shutter()
             index = self._world.exposures()
             shot = expose(self._world, index, started_s, exposure_s, wall_s)
             self._world.record(truth(shot, start_s, self._world.motion().encoder(started_s)[2]))
@@ -177,7 +188,7 @@ class SimulatedCamera:
         assert exposed is not None
         if exposed.shot.faults:
             self._fail(exposed.shot, deadline_s, timeout_s, aborts)
-        data = self._picture.render(exposed.shot, exposed.settings)
+        data = self._draw(exposed)
         with self._changed:
             if exposed.ready_s > time.monotonic():
                 self._wait_until(min(exposed.ready_s, deadline_s), aborts)
@@ -192,6 +203,36 @@ class SimulatedCamera:
         with self._changed:
             self._aborts += 1
             self._drop()
+
+    def _draw(self, exposed: _Exposed) -> npt.NDArray[np.uint16]:
+        before = self._frame_before
+        frozen = exposed.shot.faults and exposed.shot.fault("frozen_frame")
+        if frozen and before is not None and before.shape == exposed.settings.frame_shape(self._info):
+            return before
+        self._frame_before = self._picture.render(exposed.shot, exposed.settings)
+        return self._frame_before
+
+    def _pre_specimen(self) -> bool:
+        return (self._settings.shutter_mode or self._info.shutter_modes[0]) == "PRE_SPECIMEN"
+
+    def _rest_shutter(self) -> None:
+        """Put the shutter where it is between exposures."""
+        rests_open = not self._pre_specimen()
+        if rests_open != self._shutter_open:
+            self._shutter_open = rests_open
+            self._world.log_beam("shutter", rests_open)
+
+    def _open_shutter(self, wall_s: float) -> None:
+        # the shutter of a camera whose driver has died closes by itself at the end of the exposure, and the
+        # exposure ends after it
+        self._world.log_beam("exposure", True, wall_s + SHUTTER_SLACK_S)
+        if not self._shutter_open:
+            self._world.log_beam("shutter", True, wall_s)
+
+    def _close_shutter(self) -> None:
+        if not self._shutter_open:
+            self._world.log_beam("shutter", False)
+        self._world.log_beam("exposure", False)
 
     def _fail(self, shot: Shot, deadline_s: float, timeout_s: float, aborts: int) -> None:
         if shot.fault("disk_full"):
@@ -243,6 +284,9 @@ def check_settings(info: CameraInfo, settings: CameraSettings) -> None:
     if settings.binning not in info.binnings:
         allowed = ", ".join(map(str, info.binnings))
         raise LimitError(f"camera binning = {settings.binning} is not one of {allowed}")
+    if settings.shutter_mode is not None and settings.shutter_mode not in info.shutter_modes:
+        allowed = ", ".join(info.shutter_modes)
+        raise LimitError(f"camera shutter_mode = {settings.shutter_mode} is not one of {allowed}")
     region = settings.region
     if region is None:
         return

@@ -15,18 +15,19 @@ from devices.errors import InstrumentFault, LimitError
 from sim.lenses import (
     AREA_MAX_UM,
     AREA_MIN_UM,
-    BEAM_CURRENT_NA,
     Lenses,
     area_of,
+    beam_current_na,
     calibration,
     intensity_of,
     nearest_index,
-    relative_current,
 )
 from sim.world import World
 
-_HELD: Final = frozenset(field.name for field in fields(Lenses))
+_HELD: Final = frozenset(field.name for field in fields(Lenses)) - {"zoomed_area_um"}
 _FOCUS_RANGE_UM: Final = 1000.0
+BAD_VACUUM_PA: Final = 0.1
+"""Pressure that the fault "vacuum" of severity 1 adds in the column; the alarm level is 1e-3 Pa."""
 
 
 class SimulatedColumn:
@@ -89,7 +90,10 @@ class SimulatedColumn:
         self._closed.wait(self._config.delay_s(self._config.setting_time_s))
         with self._lock:
             lenses = self._lenses()
-            self._world.column.write(self._changed(lenses, name, clean).pack())
+            changed = self._changed(lenses, name, clean)
+            self._world.column.write(changed.pack())
+            if changed.beam_on_sample != lenses.beam_on_sample:
+                self._world.log_beam("column", changed.beam_on_sample)
 
     def normalize(self, lens_group: str) -> None:
         """Normalise a lens group of `LENS_GROUPS`; takes about a second.
@@ -108,7 +112,9 @@ class SimulatedColumn:
 
     def _changed(self, lenses: Lenses, name: str, value: Any) -> Lenses:
         if name == "intensity":
-            return replace(lenses, illuminated_area_um=area_of(value))
+            return replace(lenses, illuminated_area_um=area_of(value), zoomed_area_um=0.0)
+        if name == "illuminated_area_um":
+            return replace(lenses, illuminated_area_um=value, zoomed_area_um=0.0)
         if name == "absolute_focus":
             return replace(lenses, defocus_um=value * _FOCUS_RANGE_UM)
         if name == "magnification_index":
@@ -128,11 +134,17 @@ class SimulatedColumn:
         return table[index - 1].magnification
 
     def _magnified(self, lenses: Lenses, magnification: float) -> Lenses:
-        area_um = lenses.illuminated_area_um
-        if self._config.column.intensity_zoom:
-            area_um = area_um * lenses.magnification / magnification
-            area_um = min(max(area_um, AREA_MIN_UM), AREA_MAX_UM)
-        return replace(lenses, magnification=magnification, illuminated_area_um=area_um)
+        if not self._config.column.intensity_zoom:
+            return replace(lenses, magnification=magnification)
+        wanted_um = lenses.zoomed_area_um or lenses.illuminated_area_um
+        wanted_um *= lenses.magnification / magnification
+        area_um = min(max(wanted_um, AREA_MIN_UM), AREA_MAX_UM)
+        return replace(
+            lenses,
+            magnification=magnification,
+            illuminated_area_um=area_um,
+            zoomed_area_um=0.0 if area_um == wanted_um else wanted_um,
+        )
 
     def _get_intensity(self, lenses: Lenses) -> float:
         return intensity_of(lenses.illuminated_area_um)
@@ -159,9 +171,9 @@ class SimulatedColumn:
         return "SA" if lenses.magnification < 100_000 else "MH"
 
     def _get_beam_current_na(self, lenses: Lenses) -> float:
-        if not lenses.emitting or self._beam_is_lost():
+        if not lenses.emitting or self._world.severity("beam_loss"):
             return 0.0
-        return BEAM_CURRENT_NA * relative_current(lenses) * self._flicker(0.004, 31.0)
+        return beam_current_na(self._config.column, lenses) * self._flicker(0.004, 31.0)
 
     def _get_screen_current_na(self, lenses: Lenses) -> float:
         if lenses.screen_position == "UP" or lenses.beam_blanked:
@@ -169,20 +181,18 @@ class SimulatedColumn:
         return 0.9 * self._get_beam_current_na(lenses)
 
     def _get_column_pressure_pa(self, _: Lenses) -> float:
-        return 2.1e-5 * self._flicker(0.03, 47.0)
+        bad = self._world.severity("vacuum")
+        normal = 2.1e-5 * self._flicker(0.03, 47.0)
+        return normal + BAD_VACUUM_PA * (0.1 + 0.9 * bad) if bad else normal
 
     def _get_gun_pressure_pa(self, _: Lenses) -> float:
         return 3.4e-7 * self._flicker(0.02, 83.0)
 
     def _get_vacuum_gauge_status(self, _: Lenses) -> str:
-        return "VALID"
+        return "OVERFLOW" if self._world.severity("vacuum") else "VALID"
 
     def _get_objective_aperture_state(self, _: Lenses) -> str:
         return "INSERTED"
-
-    def _beam_is_lost(self) -> bool:
-        index = self._world.exposures()
-        return any(fault.name == "beam_loss" and fault.spoils(index) for fault in self._world.faults.all())
 
     def _flicker(self, relative: float, period_s: float) -> float:
         return 1.0 + relative * math.sin(2 * math.pi * time.time() / period_s)

@@ -6,61 +6,28 @@ its range, and a name that does not exist, is refused when the description is re
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from sim.faults import Fault
+from sim.sample import ApertureConfig, Part, SampleConfig, SectionConfig, SpecimenConfig
+
+__all__ = [
+    "MAGNIFICATIONS",
+    "ApertureConfig",
+    "CameraConfig",
+    "ColumnConfig",
+    "MagnificationEntry",
+    "SampleConfig",
+    "SectionConfig",
+    "SimulationConfig",
+    "SpecimenConfig",
+    "StageConfig",
+]
 
 
-def _absolute(path: Path | None) -> Path | None:
-    return None if path is None else path.expanduser().absolute()
-
-
-AbsolutePath = Annotated[Path | None, AfterValidator(_absolute)]
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class SpecimenConfig(_Part):
-    """What lies on the stage.
-
-    ``tissue`` is procedural, endless and a function of the seed; ``image`` is a micrograph (PNG, TIFF, JPEG,
-    MRC) with its centre at stage (0, 0), mirrored or followed by resin beyond its border; ``replay`` is a
-    folder of recorded tiles named ``*_ROW_COL.EXT`` (1-based), the middle of the grid at stage (0, 0).
-    """
-
-    kind: Literal["tissue", "image", "replay"] = "tissue"
-    file: AbsolutePath = None
-    folder: AbsolutePath = None
-    specimen_pixel_size_nm: float = Field(default=4.0, gt=0.01, le=10_000)
-    border: Literal["mirror", "resin"] = "mirror"
-    replay_overlap: float = Field(default=0.1, ge=0, lt=0.9, description="fraction of a tile, both axes")
-    texture_px: Literal[512, 1024, 2048, 4096] = Field(default=4096, description="side of the tissue texture")
-    texel_size_nm: float = Field(default=3.0, ge=1, le=8)
-    resin_fraction: float = Field(default=0.06, ge=0, le=0.9, description="of the area that is blank resin")
-    focus_offset_um: float = Field(
-        default=0.0, ge=-50, le=50, description="height of the specimen over z = 0"
-    )
-    focus_slope_um_per_mm: float = Field(
-        default=0.3, ge=-20, le=20, description="tilt of the specimen along x"
-    )
-
-    @model_validator(mode="after")
-    def _source(self) -> SpecimenConfig:
-        if self.kind == "image" and self.file is None:
-            raise ValueError(
-                "a specimen of kind 'image' needs file: give the path of a PNG, TIFF, JPEG or MRC"
-            )
-        if self.kind == "replay" and self.folder is None:
-            raise ValueError("a specimen of kind 'replay' needs folder: tiles named *_ROW_COL.png")
-        return self
-
-
-class CameraConfig(_Part):
+class CameraConfig(Part):
     """The sensor.
 
     ``gain_counts`` is counts a primary electron; left out, blank resin comes to 45 % of full scale in 0.1 s
@@ -84,7 +51,7 @@ class CameraConfig(_Part):
     temperature_degc: float = Field(default=-25.0, ge=-200, le=60)
 
 
-class MagnificationEntry(_Part):
+class MagnificationEntry(Part):
     """One step of the magnification: ``pixel_size_nm`` None where no calibration has been made."""
 
     magnification: float = Field(ge=20, le=1_500_000)
@@ -102,7 +69,7 @@ MAGNIFICATIONS: tuple[MagnificationEntry, ...] = tuple(
 )  # fmt: skip
 
 
-class ColumnConfig(_Part):
+class ColumnConfig(Part):
     """The optics: electron source, lenses, beam.
 
     ``image_rotation_deg`` is that of every magnification that names none of its own; left out, it is 1.5 deg
@@ -110,6 +77,13 @@ class ColumnConfig(_Part):
     the specimen in the middle of the beam at magnification 5000; intensity zoom keeps the flux a pixel at
     other magnifications. ``beam_edge`` is the width of the beam's edge and ``beam_falloff`` the loss from its
     middle to its edge, both as fractions.
+
+    What the column reports is nominal. True are: a pixel larger by ``pixel_size_error`` (relative) and turned
+    by ``rotation_error_deg`` more; ``image_shift_matrix``, stage um seen per um of image shift; the beam's
+    centre at ``beam_offset_um`` (stage axes, from the image's centre) with ``beam_shift_um`` 0, moved by
+    ``beam_tilt_pivot_um_per_mrad`` where it is tilted; a beam wider by ``beam_size_error`` (relative, its
+    current kept); and axes of the objective stigmator turned by ``stigmator_rotation_deg`` against the
+    components (0 and 45 deg) of astigmatism.
     """
 
     high_voltage_kv: float = Field(default=120.0, ge=40, le=300)
@@ -127,6 +101,13 @@ class ColumnConfig(_Part):
     astigmatism_um: float = Field(default=0.1, ge=0, le=50, description="residual of the objective")
     astigmatism_angle_deg: float = Field(default=30.0, ge=-180, le=180)
     stigmator_um: float = Field(default=10.0, gt=0, le=100, description="astigmatism of a stigmator at 1")
+    stigmator_rotation_deg: float = Field(default=0.0, ge=-180, le=180)
+    pixel_size_error: float = Field(default=0.0, ge=-0.2, le=0.2, description="true over nominal, less 1")
+    rotation_error_deg: float = Field(default=0.0, ge=-45, le=45, description="true less nominal")
+    image_shift_matrix: tuple[tuple[float, float], tuple[float, float]] = ((1.0, 0.0), (0.0, 1.0))
+    beam_offset_um: tuple[float, float] = (0.0, 0.0)
+    beam_size_error: float = Field(default=0.0, ge=-0.5, le=2, description="true over nominal, less 1")
+    beam_tilt_pivot_um_per_mrad: tuple[float, float] = (0.0, 0.0)
     distortion: float = Field(
         default=0.003,
         ge=-0.2,
@@ -148,7 +129,7 @@ class ColumnConfig(_Part):
         return table
 
 
-class StageConfig(_Part):
+class StageConfig(Part):
     """The stage: how it moves and how far it lands from where it was sent.
 
     ``step_noise_um`` (rms) is the miss that the encoder sees; backlash, cyclic error, ``skew_deg`` between
@@ -188,11 +169,14 @@ class StageConfig(_Part):
         )
 
 
-class SimulationConfig(_Part):
+class SimulationConfig(Part):
     """A virtual microscope.
 
     ``timing`` "real" takes the time that a fast microscope takes (0.32 s a tile), divided by ``time_scale``;
     "fast" takes none, and then the stage has settled whenever it has arrived.
+
+    With ``samples`` the loader's cassette holds them, and the sample of ``loaded_slot`` lies on the stage at
+    the beginning (0: none, and the beam passes freely). Without, the one ``specimen`` always lies there.
     """
 
     seed: int = Field(default=1, ge=0, lt=2**31)
@@ -204,10 +188,42 @@ class SimulationConfig(_Part):
     )
     normalize_time_s: float = Field(default=1.0, ge=0, le=60)
     specimen: SpecimenConfig = SpecimenConfig()
+    samples: tuple[SampleConfig, ...] = Field(default=(), max_length=200)
+    loaded_slot: int = Field(default=0, ge=0, description="slot of the sample on the stage at the start")
     camera: CameraConfig = CameraConfig()
     column: ColumnConfig = ColumnConfig()
     stage: StageConfig = StageConfig()
     faults: tuple[Fault, ...] = ()
+
+    @model_validator(mode="after")
+    def _cassette(self) -> SimulationConfig:
+        for key, values in (
+            ("slot", [sample.slot for sample in self.samples]),
+            ("barcode", [sample.barcode for sample in self.samples if sample.barcode]),
+        ):
+            if len(set(values)) < len(values):
+                raise ValueError(f"samples must each have a {key} of their own")
+        if self.loaded_slot and self.sample(self.loaded_slot) is None:
+            raise ValueError(f"loaded_slot = {self.loaded_slot} is not the slot of one of the samples")
+        for sample in self.samples:
+            try:
+                if self.specimen_of(sample).kind == "replay":
+                    raise ValueError("recorded tiles are no sample of a loader; leave samples out")
+            except ValidationError as error:
+                first = error.errors()[0]
+                where = ".".join(map(str, first["loc"]))
+                raise ValueError(f"samples, slot {sample.slot}: specimen.{where}: {first['msg']}") from None
+        return self
+
+    def sample(self, slot: int) -> SampleConfig | None:
+        """Return the sample of a slot, None where the slot is empty."""
+        return next((sample for sample in self.samples if sample.slot == slot), None)
+
+    def specimen_of(self, sample: SampleConfig | None) -> SpecimenConfig:
+        """Return the specimen of a sample: the simulation's, with the sample's changes."""
+        if sample is None or not sample.specimen:
+            return self.specimen
+        return SpecimenConfig.model_validate({**self.specimen.model_dump(), **sample.specimen})
 
     def delay_s(self, seconds: float) -> float:
         """Return how long something that takes ``seconds`` takes here, s on the wall."""

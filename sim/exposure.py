@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from devices.stage.driver import StagePosition
+from sim.alignment import astigmatism_um, beam_centre_um, image_shift_um, tilt_shift_um
 from sim.faults import Fault
 from sim.lenses import Lenses, dose_rate_e_nm2_s, true_geometry
 from sim.motion import true_position
+from sim.placement import Placement
 from sim.world import TrueExposure, World
 
 FOCUS_JUMP_UM: Final = -20.0
@@ -25,7 +27,8 @@ class Shot:
     ``x_um``, ``y_um`` is the specimen point at the image's centre; ``pixel_size_nm`` that of an unbinned
     pixel; ``defocus_um`` is negative under focus; ``astigmatism_um`` the two components (0 and 45 deg) of the
     difference of focus; ``drift_um`` the way the specimen ran; ``dose_e_nm2`` that in the middle of the beam,
-    whose centre is ``beam_um`` off the image's and whose radius is ``beam_radius_um``.
+    whose centre is ``beam_um`` off the image's and whose radius is ``beam_radius_um``; ``placement`` says
+    which sample is there and how it lies.
     """
 
     index: int
@@ -43,6 +46,7 @@ class Shot:
     beam_on: bool
     diffraction: bool
     faults: tuple[Fault, ...]
+    placement: Placement
 
     def fault(self, name: str) -> float:
         """Return the severity of a fault in this exposure, 0 where there is none."""
@@ -72,9 +76,7 @@ def expose(world: World, index: int, started_s: float, exposure_s: float, wall_s
             for i in range(count)
         ]
     )
-    armed = world.faults.all()
-    faults = tuple([fault for fault in armed if fault.spoils(index)]) if armed else ()
-    return _shot(world, index, exposure_s, where, drift, lenses, faults)
+    return _shot(world, index, exposure_s, where, drift, lenses, world.acting(index))
 
 
 def _shot(
@@ -86,34 +88,34 @@ def _shot(
     lenses: Lenses,
     faults: tuple[Fault, ...],
 ) -> Shot:
-    config = world.config
-    column, specimen = config.column, config.specimen
+    config, placement = world.config, world.placement()
+    column = config.column
     pixel_size_nm, rotation_deg = true_geometry(config, lenses)
-    height_um = where.z_um + specimen.focus_offset_um + specimen.focus_slope_um_per_mm * where.x_um * 1e-3
     severity = {fault.name: fault.severity for fault in faults}
     burst_um = DRIFT_BURST_UM * severity.get("drift_burst", 0.0)
     angle = 2.4 * index
-    stigmator_x, stigmator_y = lenses.objective_stigmator
-    residual = math.radians(2 * column.astigmatism_angle_deg)
+    height_um = where.z_um + world.specimen().height_um(*placement.to_sample(where.x_um, where.y_um))
+    defocus_um = lenses.defocus_um + height_um + FOCUS_JUMP_UM * severity.get("focus_jump", 0.0)
+    moved_x, moved_y = image_shift_um(column, lenses)
+    tilted_x, tilted_y = tilt_shift_um(column, lenses, defocus_um)
+    beam_x, beam_y = beam_centre_um(column, lenses)
     return Shot(
         index=index,
         exposure_s=exposure_s,
-        x_um=where.x_um + lenses.image_shift_um[0],
-        y_um=where.y_um + lenses.image_shift_um[1],
+        x_um=where.x_um + moved_x + tilted_x,
+        y_um=where.y_um + moved_y + tilted_y,
         pixel_size_nm=pixel_size_nm,
         rotation_rad=math.radians(rotation_deg),
-        defocus_um=lenses.defocus_um + height_um + FOCUS_JUMP_UM * severity.get("focus_jump", 0.0),
-        astigmatism_um=(
-            column.astigmatism_um * math.cos(residual) + column.stigmator_um * stigmator_x,
-            column.astigmatism_um * math.sin(residual) + column.stigmator_um * stigmator_y,
-        ),
+        defocus_um=defocus_um,
+        astigmatism_um=astigmatism_um(column, lenses),
         drift_um=(drift[0] + burst_um * math.cos(angle), drift[1] + burst_um * math.sin(angle)),
         dose_e_nm2=dose_rate_e_nm2_s(column, lenses) * exposure_s,
-        beam_um=lenses.beam_shift_um,
-        beam_radius_um=lenses.illuminated_area_um / 2,
+        beam_um=(beam_x - tilted_x, beam_y - tilted_y),
+        beam_radius_um=lenses.illuminated_area_um / 2 * (1.0 + column.beam_size_error),
         beam_on=lenses.beam_on_camera and "beam_loss" not in severity,
         diffraction=lenses.projection_mode == "DIFFRACTION",
         faults=faults,
+        placement=placement,
     )
 
 
@@ -132,4 +134,9 @@ def truth(shot: Shot, start_s: float, z_um: float) -> TrueExposure:
         shot.dose_e_nm2,
         tuple(sorted({fault.name for fault in shot.faults})),
         shot.beam_on,
+        shot.astigmatism_um,
+        shot.x_um + shot.beam_um[0],
+        shot.y_um + shot.beam_um[1],
+        shot.beam_radius_um,
+        shot.placement.slot,
     )

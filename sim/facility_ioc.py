@@ -1,8 +1,9 @@
 """The facility's signals over EPICS, simulated: ``python -m sim.facility_ioc --prefix SIM:FAC:``.
 
-One analog record a signal of `devices.facility.signals`, updated once a second with a slow wander and noise,
-and ``PREFIX + FAULT``, which forces one of them beyond its alarm limits. EPICS takes its addresses and ports
-from the environment. Prints READY when it answers; SIGTERM or SIGINT ends it.
+One analog record a signal of `devices.facility.signals`, updated once a second with a slow wander and noise.
+``PREFIX + FAULT`` forces one of them beyond its alarm limits; ``PREFIX + SIGNAL:SIM`` gives a signal a value
+of its own until NaN is written there, several at once if need be. Both show at once. EPICS takes its
+addresses and ports from the environment. Prints READY when it answers; SIGTERM or SIGINT ends it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from devices.facility.signals import FACILITY_SIGNALS, FAULT_CHOICES, FAULT_PV, 
 from sim.ca_repeater import confirm_clients
 
 PERIOD_S = 1.0
+SIM_SUFFIX = ":SIM"
+"""What follows a signal's name in that of the record that sets its value; NaN there lets it wander."""
 
 
 class Wander:
@@ -70,6 +73,19 @@ def _record(facility_signal: FacilitySignal) -> Any:
     )
 
 
+def _setting(facility_signal: FacilitySignal, changed: threading.Event) -> Any:
+    from softioc import builder
+
+    return builder.aOut(
+        facility_signal.pv + SIM_SUFFIX,
+        initial_value=math.nan,
+        EGU=facility_signal.unit,
+        PREC=facility_signal.precision,
+        DESC="value set by hand, NaN for none",
+        on_update=lambda _: changed.set(),
+    )
+
+
 def serve(prefix: str, seed: int, end: threading.Event) -> None:
     """Serve the signals until ``end`` is set."""
     from softioc import asyncio_dispatcher, builder, softioc
@@ -77,6 +93,7 @@ def serve(prefix: str, seed: int, end: threading.Event) -> None:
     builder.SetDeviceName(prefix.rstrip(":"))
     records = {item.pv: (_record(item), Wander(item, seed + at)) for at, item in enumerate(FACILITY_SIGNALS)}
     changed = threading.Event()
+    settings = {item.pv: _setting(item, changed) for item in FACILITY_SIGNALS}
     fault = builder.mbbOut(
         FAULT_PV,
         *FAULT_CHOICES,
@@ -91,7 +108,8 @@ def serve(prefix: str, seed: int, end: threading.Event) -> None:
         changed.clear()
         chosen = FAULT_CHOICES[fault.get()]
         for pv, (record, wander) in records.items():
-            record.set(wander.value(time.time(), pv == chosen))
+            value, by_hand = wander.value(time.time(), pv == chosen), settings[pv].get()
+            record.set(value if math.isnan(by_hand) else by_hand)
         # a fault shows at once; otherwise once a second
         changed.wait(PERIOD_S)
 

@@ -12,7 +12,7 @@ from sim.config import ColumnConfig, MagnificationEntry, SimulationConfig
 
 AREA_MIN_UM: Final = 0.05
 AREA_MAX_UM: Final = 500.0
-BEAM_CURRENT_NA: Final = 50.0
+ELECTRON_CHARGE_C: Final = 1.602176634e-19
 _SPOT_DEFAULT: Final = 3
 
 
@@ -37,6 +37,8 @@ class Lenses:
     beam_blanked: bool = False
     screen_position: str = "UP"
     column_valves_open: bool = True
+    zoomed_area_um: float = 0.0
+    """Diameter that intensity zoom would give the beam, um, where that is out of its range; else 0."""
 
     @classmethod
     def first(cls, config: ColumnConfig) -> Lenses:
@@ -67,9 +69,14 @@ class Lenses:
         return self.column_valves_open and self.high_voltage_kv > 0
 
     @property
+    def beam_on_sample(self) -> bool:
+        """Whether the column lets electrons through to the sample."""
+        return self.emitting and not self.beam_blanked
+
+    @property
     def beam_on_camera(self) -> bool:
         """Whether electrons can reach the camera."""
-        return self.emitting and not self.beam_blanked and self.screen_position == "UP"
+        return self.beam_on_sample and self.screen_position == "UP"
 
 
 def relative_current(lenses: Lenses) -> float:
@@ -89,8 +96,18 @@ def area_of(intensity: float) -> float:
 
 def dose_rate_e_nm2_s(config: ColumnConfig, lenses: Lenses) -> float:
     """Return the flux in the middle of the beam, electrons a nm^2 and s: current over illuminated area."""
-    spread = (config.illuminated_area_um / lenses.illuminated_area_um) ** 2
+    spread = (config.illuminated_area_um / lenses.illuminated_area_um / (1.0 + config.beam_size_error)) ** 2
     return config.dose_rate_e_nm2_s * relative_current(lenses) * spread
+
+
+def beam_current_na(config: ColumnConfig, lenses: Lenses) -> float:
+    """Return the current of the beam, nA: what makes the flux that `dose_rate_e_nm2_s` says.
+
+    The beam falls off parabolically, so its mean is ``1 - beam_falloff / 2`` of its middle.
+    """
+    area_nm2 = math.pi * (config.illuminated_area_um * 1e3 / 2) ** 2
+    electrons_s = config.dose_rate_e_nm2_s * (1.0 - config.beam_falloff / 2) * area_nm2
+    return 1e9 * ELECTRON_CHARGE_C * electrons_s * relative_current(lenses)
 
 
 def nearest_index(config: ColumnConfig, magnification: float) -> int:
@@ -125,9 +142,14 @@ def calibration(config: SimulationConfig, lenses: Lenses) -> tuple[float, float]
 def true_geometry(config: SimulationConfig, lenses: Lenses) -> tuple[float, float]:
     """Return the pixel size (nm) and rotation (deg) that the optics really have, calibrated or not."""
     entry = _entry(config.column, lenses.magnification)
+    pixel_nm, rotation_deg = (
+        config.camera.pixel_size_um * 1e3 / lenses.magnification,
+        config.default_rotation_deg,
+    )
     if entry is not None and entry.pixel_size_nm is not None:
-        return entry.pixel_size_nm, _rotation_deg(config, entry)
-    return config.camera.pixel_size_um * 1e3 / lenses.magnification, config.default_rotation_deg
+        pixel_nm, rotation_deg = entry.pixel_size_nm, _rotation_deg(config, entry)
+    column = config.column
+    return pixel_nm * (1.0 + column.pixel_size_error), rotation_deg + column.rotation_error_deg
 
 
 def _entry(config: ColumnConfig, magnification: float) -> MagnificationEntry | None:

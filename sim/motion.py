@@ -15,11 +15,18 @@ from typing import Final
 from devices.stage.driver import StagePosition
 from sim.config import StageConfig
 
-_LAYOUT = struct.Struct("<QQdd5d5d5d2d2d?")
+_LAYOUT = struct.Struct("<QQQQdd5d5d5d2d2ddd?")
 
 Axes = tuple[float, float, float, float, float]
 Pair = tuple[float, float]
 _ZERO: Final[Axes] = (0.0, 0.0, 0.0, 0.0, 0.0)
+RING_SEEN: Final = 0.3
+"""Part of the vibration after a move that the encoders see; the rest is in the holder."""
+SLOW_SEEN: Final = 0.5
+"""Part of the creep of a stage that settles slowly that the encoders see; of usual creep they see none."""
+SLOW_SPEED: Final = 24.0
+SLOW_DECAY: Final = 1.5
+"""A slow_settle of severity 1 adds so many times the usual creep speed, and decay time, to them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +35,15 @@ class Motion:
 
     ``origin`` and ``goal`` are where the encoders were and will be, ``target`` what was asked for (um and deg
     in the order of `devices.stage.driver.AXES`); ``play_from`` and ``play_to`` the backlash in x and y, um.
-    ``duration_s`` is infinite while the stage is stuck. ``stuck_moves`` counts moves that a fault held.
+    ``duration_s`` is infinite while the stage is stuck. ``stuck_moves``, ``missed_moves`` and ``slow_moves``
+    count those that a fault held, led astray or let creep; ``slow`` is how badly this one creeps, 0 to 1, and
+    ``rate`` how much faster than the wall's clock things happen.
     """
 
     moves: int = 0
     stuck_moves: int = 0
+    missed_moves: int = 0
+    slow_moves: int = 0
     started_s: float = 0.0
     duration_s: float = 0.0
     target: Axes = _ZERO
@@ -40,6 +51,8 @@ class Motion:
     goal: Axes = _ZERO
     play_from: Pair = (0.0, 0.0)
     play_to: Pair = (0.0, 0.0)
+    slow: float = 0.0
+    rate: float = 1.0
     stopped: bool = False
 
     @property
@@ -77,6 +90,8 @@ class Motion:
         return _LAYOUT.pack(
             self.moves,
             self.stuck_moves,
+            self.missed_moves,
+            self.slow_moves,
             self.started_s,
             self.duration_s,
             *self.target,
@@ -84,6 +99,8 @@ class Motion:
             *self.goal,
             *self.play_from,
             *self.play_to,
+            self.slow,
+            self.rate,
             self.stopped,
         )
 
@@ -91,7 +108,22 @@ class Motion:
     def unpack(cls, payload: bytes) -> Motion:
         """Return the motion that `pack` made."""
         v = _LAYOUT.unpack(payload)
-        return cls(v[0], v[1], v[2], v[3], v[4:9], v[9:14], v[14:19], v[19:21], v[21:23], v[23])
+        return cls(
+            v[0],
+            v[1],
+            v[2],
+            v[3],
+            v[4],
+            v[5],
+            v[6:11],
+            v[11:16],
+            v[16:21],
+            v[21:23],
+            v[23:25],
+            v[25],
+            v[26],
+            v[27],
+        )
 
 
 CAPACITY: Final = 256
@@ -115,29 +147,47 @@ def _play(config: StageConfig, play_um: float, step_um: float) -> float:
     return min(max(play_um - step_um, -half), half)
 
 
-def _landing(last: Motion, target: Axes, axis: int, miss_um: float) -> float:
-    # an axis that is not asked to move does not
+def _landing(config: StageConfig, last: Motion, target: Axes, axis: int, miss_um: float) -> float:
     if target[axis] == last.target[axis]:
-        return last.goal[axis]
+        # an axis that is not asked to move does not, unless it is far from there; a move to where the whole
+        # stage was sent already is a correction
+        near = config.step_noise_um * (1.0 if target == last.target else 4.0)
+        if abs(last.goal[axis] - target[axis]) <= near:
+            return last.goal[axis]
     return target[axis] + miss_um
 
 
 def next_motion(
-    config: StageConfig, last: Motion, target: Axes, *, seed: int, now_s: float, delay_factor: float
+    config: StageConfig,
+    last: Motion,
+    target: Axes,
+    *,
+    seed: int,
+    now_s: float,
+    delay_factor: float,
+    miss_um: float = 0.0,
+    slow: float = 0.0,
 ) -> Motion:
     """Return the motion from where the stage is to ``target``, with the miss of this move.
 
     ``delay_factor`` scales the time it takes (0: at once). The miss depends on the seed and on the number of
-    the move alone.
+    the move alone; a fault adds ``miss_um`` to it, and creep after the arrival: ``slow`` from 0 to 1.
     """
     origin, play = last.encoder(now_s), last.play(now_s)
     chance = random.Random(seed * 1_000_003 + last.moves)
-    landed = [_landing(last, target, axis, chance.gauss(0.0, config.step_noise_um)) for axis in (0, 1)]
+    landed = [
+        _landing(config, last, target, axis, chance.gauss(0.0, config.step_noise_um)) for axis in (0, 1)
+    ]
+    if miss_um:
+        angle = chance.uniform(0.0, 2.0 * math.pi)
+        landed = [landed[0] + miss_um * math.cos(angle), landed[1] + miss_um * math.sin(angle)]
     goal = (landed[0], landed[1], *target[2:])
     duration_s = move_duration_s(config, origin, goal) * delay_factor
     return Motion(
         moves=last.moves + 1,
         stuck_moves=last.stuck_moves,
+        missed_moves=last.missed_moves + (miss_um > 0.0),
+        slow_moves=last.slow_moves + (slow > 0.0),
         started_s=now_s,
         duration_s=duration_s,
         target=target,
@@ -145,13 +195,18 @@ def next_motion(
         goal=goal,
         play_from=play,
         play_to=(_play(config, play[0], goal[0] - origin[0]), _play(config, play[1], goal[1] - origin[1])),
+        slow=slow,
+        rate=1.0 / delay_factor if delay_factor else 1.0,
     )
 
 
 def stuck_motion(last: Motion, target: Axes, now_s: float) -> Motion:
     """Return a motion towards ``target`` that never gets anywhere."""
     where, play = last.encoder(now_s), last.play(now_s)
-    return Motion(last.moves + 1, last.stuck_moves + 1, now_s, math.inf, target, where, where, play, play)
+    return replace(
+        last, moves=last.moves + 1, stuck_moves=last.stuck_moves + 1, started_s=now_s, duration_s=math.inf,
+        target=target, origin=where, goal=where, play_from=play, play_to=play, slow=0.0, stopped=False,
+    )  # fmt: skip
 
 
 def stopped_motion(last: Motion, now_s: float) -> Motion:
@@ -159,7 +214,7 @@ def stopped_motion(last: Motion, now_s: float) -> Motion:
     where, play = last.encoder(now_s), last.play(now_s)
     return replace(
         last, started_s=now_s, duration_s=0.0, target=where, origin=where, goal=where,
-        play_from=play, play_to=play, stopped=True,
+        play_from=play, play_to=play, slow=0.0, stopped=True,
     )  # fmt: skip
 
 
@@ -167,7 +222,7 @@ def true_position(config: StageConfig, motion: Motion, now_s: float, *, settled:
     """Return where the stage really is, um and deg.
 
     Backlash, cyclic error and the angle between the axes are in it, and after a move creep and ringing along
-    its direction (not when ``settled``).
+    its direction (when ``settled``, only the creep that a fault adds).
     """
     x_um, y_um, z_um, alpha_deg, beta_deg = motion.encoder(now_s)
     play_x, play_y = motion.play(now_s)
@@ -176,23 +231,48 @@ def true_position(config: StageConfig, motion: Motion, now_s: float, *, settled:
     true_y = y_um + play_y
     true_x += config.cyclic_amplitude_um * math.sin(2 * math.pi * x_um / period_x)
     true_y += config.cyclic_amplitude_um * math.sin(2 * math.pi * y_um / period_y)
-    if not settled:
-        creep_x, creep_y = _after_arrival(config, motion, now_s)
-        true_x, true_y = true_x + creep_x, true_y + creep_y
+    ring_um, creep_um, slow_um = _after_arrival(config, motion, now_s, settled=settled)
+    along_x, along_y = _direction(motion)
+    true_x += (ring_um + creep_um + slow_um) * along_x
+    true_y += (ring_um + creep_um + slow_um) * along_y
     return StagePosition(true_x, true_y, z_um, alpha_deg, beta_deg)
 
 
-def _after_arrival(config: StageConfig, motion: Motion, now_s: float) -> Pair:
-    since_s = now_s - motion.ends_s
-    if since_s < 0.0 or motion.moves == 0:
-        return 0.0, 0.0
+def readback(config: StageConfig, motion: Motion, now_s: float, *, settled: bool) -> Axes:
+    """Return what the encoders read, without their noise: of what happens after a move they see a part."""
+    x_um, y_um, *others = motion.encoder(now_s)
+    ring_um, _, slow_um = _after_arrival(config, motion, now_s, settled=settled)
+    if ring_um or slow_um:
+        along_x, along_y = _direction(motion)
+        seen_um = RING_SEEN * ring_um + SLOW_SEEN * slow_um
+        x_um, y_um = x_um + seen_um * along_x, y_um + seen_um * along_y
+    return x_um, y_um, *others  # type: ignore[return-value]
+
+
+def _direction(motion: Motion) -> Pair:
     dx, dy = motion.goal[0] - motion.origin[0], motion.goal[1] - motion.origin[1]
     length_um = math.hypot(dx, dy)
-    if length_um < 1e-6:
-        return 0.0, 0.0
-    creep = config.drift_nm_s * 1e-3 * config.drift_decay_s * math.exp(-since_s / config.drift_decay_s)
-    ring = config.ring_um * math.exp(-since_s / config.ring_decay_s)
-    ring *= math.sin(2 * math.pi * config.ring_hz * since_s)
+    return (dx / length_um, dy / length_um) if length_um > 1e-6 else (0.0, 0.0)
+
+
+def _after_arrival(
+    config: StageConfig, motion: Motion, now_s: float, *, settled: bool
+) -> tuple[float, float, float]:
+    """Return vibration, creep, and the creep that a fault adds, along the direction of the move, um."""
+    since_s = (now_s - motion.ends_s) * motion.rate
+    if since_s < 0.0 or motion.moves == 0 or (settled and not motion.slow):
+        return 0.0, 0.0, 0.0
+    length_um = math.hypot(motion.goal[0] - motion.origin[0], motion.goal[1] - motion.origin[1])
     # short steps shake the stage less
-    along = (ring - creep) * min(1.0, length_um / 5.0) / length_um
-    return along * dx, along * dy
+    part = min(1.0, length_um / 5.0)
+    creep_um = config.drift_nm_s * 1e-3 * config.drift_decay_s
+    slow_um = 0.0
+    if motion.slow:
+        decay = 1.0 + SLOW_DECAY * motion.slow
+        slow_um = -part * creep_um * SLOW_SPEED * motion.slow * decay
+        slow_um *= math.exp(-since_s / (decay * config.drift_decay_s))
+    if settled:
+        return 0.0, 0.0, slow_um
+    ring_um = config.ring_um * math.exp(-since_s / config.ring_decay_s)
+    ring_um *= math.sin(2 * math.pi * config.ring_hz * since_s)
+    return part * ring_um, -part * creep_um * math.exp(-since_s / config.drift_decay_s), slow_um

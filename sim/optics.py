@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from sim.config import ColumnConfig
 from sim.exposure import Shot
+from sim.frame_geometry import BLOCK
 from sim.jit import kernel
 
 Floats = npt.NDArray[np.float32]
@@ -136,6 +137,38 @@ def _cropped(whole: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         if float(np.sum(part**2)) > (1.0 - 3e-4) * energy:
             break
     return part.copy()
+
+
+def is_small(radius_nm: float, edge: float, pixel_nm: float) -> bool:
+    """Whether a beam's edge is too narrow to be drawn block by block: `shine` draws it then."""
+    return radius_nm * edge < 1.5 * BLOCK * pixel_nm
+
+
+@kernel
+def shine(
+    grid: npt.NDArray[np.float64],
+    x_nm: float,
+    y_nm: float,
+    radius_nm: float,
+    edge: float,
+    falloff: float,
+    image: Floats,
+) -> None:
+    """Multiply an image by the beam of `beam`, pixel by pixel, in place."""
+    for j in range(grid.shape[1] - 1):
+        for i in range(grid.shape[2] - 1):
+            corners = grid[:, j : j + 2, i : i + 2]
+            out = image[j * BLOCK : (j + 1) * BLOCK, i * BLOCK : (i + 1) * BLOCK]
+            for r in range(out.shape[0]):
+                t = r / BLOCK
+                left, right = corners[:, 0, 0] * (1 - t) + corners[:, 1, 0] * t, corners[:, 0, 1] * (1 - t)
+                right += corners[:, 1, 1] * t
+                for c in range(out.shape[1]):
+                    dx = left[0] + (right[0] - left[0]) * c / BLOCK - x_nm
+                    dy = left[1] + (right[1] - left[1]) * c / BLOCK - y_nm
+                    r2 = (dx * dx + dy * dy) / (radius_nm * radius_nm)
+                    rim = 4.0 * (math.sqrt(r2) - 1.0) / edge
+                    out[r, c] *= 0.0 if rim > 60.0 else (1.0 - falloff * min(r2, 1.0)) / (1.0 + math.exp(rim))
 
 
 @kernel

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from devices.errors import Aborted, ConfigurationError, OperationTimeout
 from devices.stage.driver import AXES, StageLimits, StagePosition, StageState
-from sim.motion import Axes, Motion, next_motion, stopped_motion, stuck_motion
+from sim.faults import MISS_UM
+from sim.motion import Axes, Motion, next_motion, readback, stopped_motion, stuck_motion
 from sim.world import World
 
 
@@ -52,6 +53,11 @@ class SimulatedStage:
         """Soft limits of the axes."""
         return self._limits
 
+    @property
+    def readback_noise_nm(self) -> float:
+        """Noise of one reading of x or y, nm rms."""
+        return self._config.readback_noise_um * 1e3
+
     def open(self) -> None:
         """Connect; there is nothing to do, the position is the world's."""
 
@@ -60,7 +66,9 @@ class SimulatedStage:
 
     def position(self) -> StagePosition:
         """Return the position read back now: the encoders with their noise, um and deg."""
-        x_um, y_um, *others = self._world.motion().encoder(time.monotonic())
+        x_um, y_um, *others = readback(
+            self._config, self._world.motion(), time.monotonic(), settled=self._delay_factor == 0.0
+        )
         noise_um = self._config.readback_noise_um
         gauss = self._encoder_noise.gauss
         return StagePosition(x_um + gauss(0.0, noise_um), y_um + gauss(0.0, noise_um), *others)
@@ -86,19 +94,23 @@ class SimulatedStage:
 
     def _begin(self, last: Motion, target: Axes) -> Motion:
         now_s = time.monotonic()
-        if self._is_stuck(last):
-            return stuck_motion(last, target, now_s)
+        miss = slow = 0.0
+        if self._world.begin_faults():
+            severity = self._world.severity_of_move
+            if severity("stage_stuck", last.stuck_moves):
+                return stuck_motion(last, target, now_s)
+            miss = severity("stage_miss", last.missed_moves)
+            slow = severity("slow_settle", last.slow_moves)
         return next_motion(
-            self._config, last, target, seed=self._seed, now_s=now_s, delay_factor=self._delay_factor
+            self._config,
+            last,
+            target,
+            seed=self._seed,
+            now_s=now_s,
+            delay_factor=self._delay_factor,
+            miss_um=miss * MISS_UM,
+            slow=slow,
         )
-
-    def _is_stuck(self, last: Motion) -> bool:
-        faults = [fault for fault in self._world.faults.all() if fault.name == "stage_stuck"]
-        if not faults:
-            return False
-        exposures = self._world.exposures()
-        due = sum(fault.count for fault in faults if fault.at_exposure <= exposures)
-        return last.stuck_moves < due
 
     def wait_still(self, timeout_s: float) -> StagePosition:
         """Wait until the move has ended and return the position read back.

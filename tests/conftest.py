@@ -62,16 +62,19 @@ def make_config(tmp_path_factory: pytest.TempPathFactory) -> ConfigFactory:
 
 
 @pytest.fixture(scope="session")
-def lab(make_config: ConfigFactory, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+def lab(shared_lab: Lab) -> Lab:
     """Return a laboratory that is up, with its catalog; this process is connected to it.
 
     It is shared: a test that kills or stops something makes its own with `make_lab`.
     """
-    before = dict(os.environ)
+    return shared_lab
+
+
+@pytest.fixture(scope="session")
+def shared_lab(make_config: ConfigFactory, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """Start the laboratory that is `lab` where a module has none of its own."""
     with running_lab(make_config(frame_px=256), tmp_path_factory.mktemp("lab"), wait=True) as running:
         yield running
-    os.environ.clear()
-    os.environ.update(before)
 
 
 @pytest.fixture
@@ -99,8 +102,15 @@ def test_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def engine() -> RunEngine:
-    """Return the one RunEngine of the test session: Tango's asyncio client knows one event loop a process."""
+def engine(request: pytest.FixtureRequest) -> RunEngine:
+    """Return the one RunEngine of the test session: Tango's asyncio client knows one event loop a process.
+
+    Where a test asks for the shared laboratory it is up before: a RunEngine imports ophyd, and Channel Access
+    reads its environment then.
+    """
+    functions = [item for item in request.session.items if isinstance(item, pytest.Function)]
+    if any("shared_lab" in function.fixturenames for function in functions):
+        request.getfixturevalue("shared_lab")
     from bluesky.run_engine import RunEngine
 
     return RunEngine({})

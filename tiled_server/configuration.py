@@ -64,6 +64,7 @@ class CatalogServer:
                     self.table_uri or f"sqlite:///{self.folder / 'tables.db'}",
                 ],
                 "readable_storage": [str(folder) for folder in self.readable],
+                "adapters_by_mimetype": {"application/x-hdf5": "tiled_server.frames:FrameFileAdapter"},
                 # a SQLite file is made before, in this process: Tiled would start another Python for it
                 "init_if_not_exists": self.database_uri is not None,
             },

@@ -64,20 +64,28 @@ async def wait_operation(
         The operation failed: the class the server names.
     """
     ended = asyncio.Event()
+    listening = told = False
 
     def hint(reading: Mapping[str, Reading[int]]) -> None:
         if any(item["value"] >= operation for item in reading.values()):
             ended.set()
 
+    def done_hint(reading: Mapping[str, Reading[int]]) -> None:
+        # what is there on subscribing may be the counter of a server that is gone, whose ids were higher
+        nonlocal told
+        told = told or (listening and any(item["value"] >= operation for item in reading.values()))
+        hint(reading)
+
     boot_id: int | None = None
     deadline = time.monotonic() + timeout_s
-    done.subscribe_reading(hint)
+    done.subscribe_reading(done_hint)
     failed.subscribe_reading(hint)
+    listening = True
     try:
         while True:
             try:
                 await asyncio.wait_for(ended.wait(), max(0.0, min(POLL_S, deadline - time.monotonic())))
-                if await done.get_value(cached=True) >= operation:
+                if told and await done.get_value(cached=True) >= operation:
                     return
             except TimeoutError:
                 pass
@@ -96,7 +104,7 @@ async def wait_operation(
                     f"{state.done_id}); see `montango status` and the log of the server"
                 )
     finally:
-        done.clear_sub(hint)
+        done.clear_sub(done_hint)
         failed.clear_sub(hint)
 
 

@@ -77,6 +77,8 @@ class InstrumentDevice(TangoDevice):
             As the server says; `DeviceLost` when it does not answer, `OperationTimeout` after ``timeout_s``.
         """
         proxy = self._connected_proxy()
+        if proxy.get_timeout_millis() < 1e3 * timeout_s:
+            proxy.set_timeout_millis(int(1e3 * timeout_s))  # Tango's own is 3 s
         try:
             return await asyncio.wait_for(proxy.command_inout(command, encode(argument)), timeout_s)
         except tango.DevFailed as failure:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import secrets
-import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from bluesky.protocols import Movable
@@ -29,14 +27,14 @@ from ophyd_async.core import (
 )
 
 from devices._tango.wrapper import InstrumentDevice
+from devices.camera.frame_count import FrameCount
+from devices.camera.snap import Snap, SnapRequest, read_snap
 from devices.errors import DeviceLost, MontangoError
 from devices.tiles import IMAGE_DATASET, IMAGE_KEY, TILE_COLUMNS, TILE_GROUP
 
 logger = logging.getLogger(__name__)
 
 COLUMN_CHUNK = 512
-COUNTER_TIMEOUT_S = 15.0
-RENEW_S = 2.0
 
 
 class _Trigger(DetectorTriggerLogic):
@@ -52,6 +50,7 @@ class _Trigger(DetectorTriggerLogic):
             camera.exposure_time_s,
             camera.binning,
             camera.region_px,
+            camera.shutter_mode,
             camera.bit_depth,
             camera.pixel_size_um,
             camera.temperature_degc,
@@ -117,7 +116,6 @@ class _Files(DetectorDataLogic):
         path = self.data_dir.resolve() / f"{now:%Y/%m/%d}" / name
         await camera.call("OpenFile", str(path), timeout_s=60.0)
         self.is_open = True
-        await camera.wait_reset()
         height, width = await camera.read_now("height_px", "width_px")
         image = StreamResourceInfo(
             data_key=IMAGE_KEY,
@@ -140,7 +138,9 @@ class _Files(DetectorDataLogic):
             uri=f"file://localhost{path}",
             resources=[image, *columns],
             mimetype="application/x-hdf5",
-            collections_written_signal=camera.frames_written,
+            collections_written_signal=cast(
+                "SignalR[int]", FrameCount(camera.frames_written, camera.count_written)
+            ),
         )
 
     async def stop(self) -> None:
@@ -189,6 +189,8 @@ class Camera(InstrumentDevice, StandardDetector):
     sensor_height_px: SignalR[int]
     bit_depth: SignalR[int]
     pixel_size_um: SignalR[float]
+    shutter_mode: SignalRW[str]
+    shutter_modes: SignalR[Sequence[str]]
     temperature_degc: SignalR[float]
     frame_rate_hz: SignalR[float]
     frames_written: SignalR[int]
@@ -198,6 +200,7 @@ class Camera(InstrumentDevice, StandardDetector):
     file_path: SignalR[str]
     ring_path: SignalR[str]
     ring_epoch: SignalR[int]
+    snap_rings: SignalR[str]
     last_mean: SignalR[float]
     last_std: SignalR[float]
     last_min: SignalR[int]
@@ -217,8 +220,37 @@ class Camera(InstrumentDevice, StandardDetector):
         trigger = _Trigger(self)
         self.add_detector_logics(trigger, _Acquire(self, trigger), _Files(self, self.data_dir))
 
+    async def snap(
+        self, exposure_time_s: float, *, binning: int = 1, region_px: Sequence[int] | None = None
+    ) -> Snap:
+        """Take one frame that goes into no file; the camera's settings stay as they are.
+
+        Works with and without an open file; waits until frames on their way are written, and for exposures
+        that others ask for.
+
+        Parameters
+        ----------
+        exposure_time_s
+            Exposure, in s.
+        binning
+            Pixels added along each axis.
+        region_px
+            Offset x, y and size x, y on the sensor, unbinned pixels; None is the whole sensor.
+
+        Raises
+        ------
+        LimitError
+            Outside what the camera can do; nothing is exposed.
+        MontangoError
+            The camera failed, was aborted or does not answer.
+        """
+        request = SnapRequest(exposure_time_s, binning, *(region_px or ()))
+        timeout_s = exposure_time_s + self.frame_timeout_s
+        numbers = await self.call("Snap", request, timeout_s=timeout_s)
+        return read_snap(await self.snap_rings.get_value(), numbers)
+
     async def wait_written(self, count: int, timeout_s: float) -> None:
-        """Wait until ``count`` frames of the open file are flushed and this process knows it.
+        """Wait until ``count`` frames of the open file are flushed.
 
         Raises
         ------
@@ -226,23 +258,14 @@ class Camera(InstrumentDevice, StandardDetector):
             A frame failed, the server was lost, or they are not there after ``timeout_s``.
         """
         await self.call("WaitWritten", count, timeout_s=timeout_s)
-        await self._until(lambda written: written >= count)
 
-    async def wait_reset(self) -> None:
-        """Wait until the event of a newly opened file's empty counter is here."""
-        await self._until(lambda written: written == 0)
+    async def count_written(self) -> int:
+        """Return how many frames of the open (or last) file are flushed, read from the server.
 
-    async def _until(self, agrees: Callable[[int], bool]) -> None:
-        """Wait for the cached counter; the server pushes it again every 0.5 s, so silence is a lost one."""
-        renewed = time.monotonic()
-        try:
-            async with asyncio.timeout(COUNTER_TIMEOUT_S):
-                while not agrees(await self.frames_written.get_value()):
-                    await asyncio.sleep(0.002)
-                    if time.monotonic() - renewed > RENEW_S:
-                        self.renew(self.frames_written)
-                        renewed = time.monotonic()
-        except TimeoutError as error:
-            raise DeviceLost(
-                f"{self.trl}: no event of frames_written for {COUNTER_TIMEOUT_S:g} s; see `montango status`"
-            ) from error
+        Raises
+        ------
+        MontangoError
+            The server does not answer.
+        """
+        (count,) = await self.read_now("frames_written")
+        return int(count)

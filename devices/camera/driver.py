@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+ShutterMode = Literal["PRE_SPECIMEN", "NONE"]
+"""PRE_SPECIMEN: the camera opens a blanker above the sample while it exposes, and only then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +27,8 @@ class CameraInfo:
     """What does not change while a camera runs.
 
     ``pixel_size_um`` is the pitch of the sensor's pixels (at the sensor, not at the specimen);
-    ``exposure_range_s`` the shortest and the longest exposure.
+    ``exposure_range_s`` the shortest and the longest exposure; ``shutter_modes`` what the camera can do to
+    keep electrons off the sample, the usual one first.
     """
 
     model: str
@@ -34,15 +38,20 @@ class CameraInfo:
     pixel_size_um: float
     exposure_range_s: tuple[float, float]
     binnings: tuple[int, ...] = (1, 2, 4, 8)
+    shutter_modes: tuple[ShutterMode, ...] = ("NONE",)
 
 
 @dataclass(frozen=True, slots=True)
 class CameraSettings:
-    """Settings of the frames to come. ``region`` None is the whole sensor."""
+    """Settings of the frames to come.
+
+    ``region`` None is the whole sensor, ``shutter_mode`` None the first of the camera's.
+    """
 
     exposure_time_s: float = 0.1
     binning: int = 1
     region: Region | None = None
+    shutter_mode: ShutterMode | None = None
 
     def frame_shape(self, info: CameraInfo) -> tuple[int, int]:
         """Return ``(height, width)`` of a frame in binned pixels."""
@@ -83,7 +92,7 @@ class CameraDriver(Protocol):
         Raises
         ------
         LimitError
-            Exposure, binning or region outside what the camera can do; nothing is changed.
+            Exposure, binning, region or shutter mode outside what the camera can do; nothing is changed.
         """
 
     def temperature_degc(self) -> float:

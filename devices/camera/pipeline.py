@@ -63,6 +63,7 @@ class FramePipeline:
         self._changed = threading.Condition()
         self._in_flight = 0
         self._generation = 0
+        self._reading = False
         self._next_index = 0
         self._written = 0
         self._error: Exception | None = None
@@ -131,6 +132,28 @@ class FramePipeline:
             self._raise_error()
             self._in_flight += 1
 
+    def wait_idle(self, timeout_s: float) -> None:
+        """Wait until no frame is on its way, so that somebody else may read one from the driver.
+
+        Raises
+        ------
+        OperationTimeout
+            Frames are still on their way after ``timeout_s``.
+        MontangoError
+            A frame of the open file failed.
+        """
+        with self._changed:
+
+            def idle() -> bool:
+                # what a file that is closed has left behind counts no more
+                done = self._file is None or self._error is not None or self._in_flight == 0
+                return done and not self._reading
+
+            if not self._changed.wait_for(idle, timeout_s):
+                raise OperationTimeout(f"{self._in_flight} frames still on their way after {timeout_s:g} s")
+            if self._file is not None:
+                self._raise_error()
+
     def release(self) -> None:
         """Give back what `reserve` took, when the exposure failed."""
         with self._changed:
@@ -173,15 +196,19 @@ class FramePipeline:
     def read_frames(self) -> None:
         """Body of the readout thread; ends with `stop`."""
         while (exposure := self._exposed.get()) is not None:
-            if exposure.generation != self._generation:
-                continue
+            with self._changed:
+                if exposure.generation != self._generation:
+                    continue
+                self._reading = True
             try:
                 frame = self._driver.read(self._timeout_s)
+                self._read_out()
                 readout_s = time.perf_counter() - exposure.ended
                 if exposure.generation != self._generation or self._ring is None:
                     continue
                 self._ring.put(frame.data, self._epoch, exposure.frame)
             except Exception as error:  # noqa: BLE001  # the thread's edge: a driver's bug must not hang the run
+                self._read_out()
                 self._fail(exposure.generation, error)
                 continue
             values = dict(exposure.values)
@@ -190,6 +217,11 @@ class FramePipeline:
             values["readout_time_s"] = readout_s
             self._read.put((exposure, frame.data, values))
             self._on_frame(frame.data)
+
+    def _read_out(self) -> None:
+        with self._changed:
+            self._reading = False
+            self._changed.notify_all()
 
     def write_frames(self) -> None:
         """Body of the writing thread; ends with `stop`."""

@@ -20,16 +20,17 @@ from devices._tango.server import InstrumentServer, serve
 from devices.camera.counts import CameraCounts
 from devices.camera.driver import CameraDriver, CameraSettings, Region
 from devices.camera.pipeline import FramePipeline
+from devices.camera.snap import SnapRequest
+from devices.camera.snapshots import Snapshots
+from devices.camera.statistics import FrameStatistics
 from devices.camera.writer import FrameFile
 from devices.errors import Aborted, InstrumentFault, LimitError, MontangoError
 from devices.frames import FrameRing
-from devices.tiles import SEQUENCER_COLUMNS
+from devices.tiles import sequencer_values
 
-STATISTICS_PERIOD_S = 0.1
 ANNOUNCE_PERIOD_S = 0.02
 HEARTBEAT_S = 0.5
 RW = AttrWriteType.READ_WRITE
-NAN_COLUMNS = dict.fromkeys((column.name for column in SEQUENCER_COLUMNS), float("nan"))
 
 
 def _number(doc: str, unit: str = "", dtype: Any = "DevLong64", **options: Any) -> attribute:
@@ -57,6 +58,8 @@ class CameraServer(InstrumentServer):
     sensor_height_px = _number("height of the sensor", "px")
     bit_depth = _number("bits of a pixel", "bit")
     pixel_size_um = _number("pitch of the sensor's pixels", "um", float)
+    shutter_mode = _number("PRE_SPECIMEN: beam on the sample only while exposing; NONE", dtype=str, access=RW)
+    shutter_modes = _number("shutter modes that the camera has", dtype=(str,), max_dim_x=4)
     temperature_degc = _number("temperature of the sensor", "degC", float, min_alarm=-60, max_alarm=60)
     frame_rate_hz = _number("frames written a second, over the last second", "Hz", float)
     frames_written = _number("frames of the open file that are flushed")
@@ -66,6 +69,7 @@ class CameraServer(InstrumentServer):
     file_path = _number("file of the frames", dtype=str)
     ring_path = _number("file of the ring", dtype=str)
     ring_epoch = _number("files opened since the camera was installed")
+    snap_rings = _number("what the paths of the rings of snaps begin with", dtype=str)
     last_mean = _number("mean of the last frame", "counts", float)
     last_std = _number("standard deviation of the last frame", "counts", float)
     last_min = _number("smallest pixel of the last frame", "counts")
@@ -74,17 +78,16 @@ class CameraServer(InstrumentServer):
     hardware: CameraDriver
 
     def start(self) -> None:
-        self._settings = CameraSettings()
+        self._settings = CameraSettings(shutter_mode=self.hardware.info.shutter_modes[0])
         self.hardware.configure(self._settings)
         self._counts = CameraCounts(self.state_file)
         self._ring: FrameRing | None = None
         self._ring_shape = (0, 0)
         self._path = ""
-        self._statistics = (0.0, 0.0, 0, 0)
-        self._statistics_at = 0.0
+        self._statistics = FrameStatistics()
         self._announced_at = 0.0
-        self._rate = (time.monotonic(), 0, 0.0)
         self._exposing = threading.Lock()
+        self._configuring = threading.Lock()
         self._series: queue.SimpleQueue[tuple[int, int] | None] = queue.SimpleQueue()
         self._running_series = 0
         self._frames = FramePipeline(
@@ -92,8 +95,11 @@ class CameraServer(InstrumentServer):
             depth=self.ring_slots,
             readout_timeout_s=self.readout_timeout_s,
             on_written=self._announce_written,
-            on_frame=self._measure,
+            on_frame=self._statistics.measure,
             on_error=self._frame_failed,
+        )
+        self._snapshots = Snapshots(
+            self.hardware, self._counts, self._ring_base() + "-snap", self._boot_id, self._statistics.measure
         )
         self.spawn(self._frames.read_frames, "readout")
         self.spawn(self._frames.write_frames, "write")
@@ -110,9 +116,14 @@ class CameraServer(InstrumentServer):
     def delete_device(self) -> None:
         """Write what is on its way, close the file, remove the ring."""
         super().delete_device()
-        ring: FrameRing | None = getattr(self, "_ring", None)
-        if ring is not None:
-            ring.unlink()
+        if hasattr(self, "_snapshots"):
+            self._snapshots.close()
+            if self._ring is not None:
+                self._ring.unlink()
+
+    def _ring_base(self) -> str:
+        name = f"montango-{Path(self.state_file).stat().st_ino}-{self.get_name().replace('/', '-')}"
+        return str(Path(self.ring_dir) / name)
 
     def read_exposure_time_s(self) -> float:
         return self._settings.exposure_time_s
@@ -140,6 +151,19 @@ class CameraServer(InstrumentServer):
             raise LimitError(f"region_px = {list(value)} is not (x, y, width, height) in pixels")
         self._configure(replace(self._settings, region=Region(*(int(number) for number in value))))
 
+    def read_shutter_mode(self) -> str:
+        return self._settings.shutter_mode or self.hardware.info.shutter_modes[0]
+
+    def read_shutter_modes(self) -> tuple[str, ...]:
+        return self.hardware.info.shutter_modes
+
+    @translated
+    def write_shutter_mode(self, value: str) -> None:
+        modes = {str(mode): mode for mode in self.hardware.info.shutter_modes}
+        if value not in modes:
+            raise LimitError(f"camera shutter_mode = {value!r} is not one of {', '.join(modes)}")
+        self._configure(replace(self._settings, shutter_mode=modes[value]))
+
     def read_width_px(self) -> int:
         return self._settings.frame_shape(self.hardware.info)[1]
 
@@ -162,7 +186,7 @@ class CameraServer(InstrumentServer):
         return self.hardware.temperature_degc()
 
     def read_frame_rate_hz(self) -> float:
-        return self._rate[2]
+        return self._statistics.rate_hz
 
     def read_frames_written(self) -> int:
         return self._frames.written
@@ -185,17 +209,20 @@ class CameraServer(InstrumentServer):
     def read_ring_epoch(self) -> int:
         return self._counts.files
 
+    def read_snap_rings(self) -> str:
+        return self._snapshots.prefix
+
     def read_last_mean(self) -> float:
-        return self._statistics[0]
+        return self._statistics.mean
 
     def read_last_std(self) -> float:
-        return self._statistics[1]
+        return self._statistics.std
 
     def read_last_min(self) -> int:
-        return self._statistics[2]
+        return self._statistics.low
 
     def read_last_max(self) -> int:
-        return self._statistics[3]
+        return self._statistics.high
 
     @command(
         dtype_in=str, doc_in="path of a new HDF5 file", dtype_out="DevLong64", doc_out="epoch of its frames"
@@ -210,10 +237,7 @@ class CameraServer(InstrumentServer):
             Path(path).parent.mkdir(parents=True, exist_ok=True)
             file = FrameFile(path, shape)
             if self._ring is None or self._ring_shape != shape:
-                name = (
-                    f"montango-{Path(self.state_file).stat().st_ino}-{self.get_name().replace('/', '-')}.ring"
-                )
-                self._ring = FrameRing.create(Path(self.ring_dir) / name, self.ring_slots, shape)
+                self._ring = FrameRing.create(self._ring_base() + ".ring", self.ring_slots, shape)
                 self._ring_shape = shape
             epoch = self._counts.add_file()
             self._frames.open_file(file, self._ring, epoch)
@@ -243,11 +267,29 @@ class CameraServer(InstrumentServer):
     @translated
     def Expose(self, columns: npt.NDArray[np.float64]) -> int:
         """Make one exposure and return at its end; readout and writing go on meanwhile."""
-        if len(columns) != len(SEQUENCER_COLUMNS):
-            raise LimitError(f"Expose takes {len(SEQUENCER_COLUMNS)} values, not {len(columns)}")
-        values = {column.name: float(x) for column, x in zip(SEQUENCER_COLUMNS, columns, strict=True)}
+        values = sequencer_values(columns.tolist())
         with AutoTangoAllowThreads(self):
             return self._expose(values)
+
+    @command(
+        dtype_in=(float,),
+        doc_in="devices.camera.snap.SnapRequest: exposure in s, binning, region x, y, width, height in px",
+        dtype_out=(float,),
+        doc_out="devices.camera.snap.SnapResult",
+    )
+    @translated
+    def Snap(self, request: npt.NDArray[np.float64]) -> tuple[float, ...]:
+        """Make one exposure that goes into no file; the settings stay as they are."""
+        wanted = SnapRequest.unpack(request)
+        with AutoTangoAllowThreads(self), self._exposing, self._configuring:
+            self._frames.wait_idle(self.readout_timeout_s)
+            settings = replace(
+                self._settings,
+                exposure_time_s=wanted.exposure_time_s,
+                binning=wanted.binning,
+                region=wanted.region,
+            )
+            return self._snapshots.take(settings, self._settings, self.readout_timeout_s)
 
     @command(
         dtype_in="DevLong64",
@@ -287,9 +329,11 @@ class CameraServer(InstrumentServer):
         info = self.hardware.info
         if self._frames.is_open and settings.frame_shape(info) != self._settings.frame_shape(info):
             raise InstrumentFault("binning and region cannot change while a file is open; CloseFile first")
-        self.hardware.configure(settings)
-        self._settings = settings
+        with AutoTangoAllowThreads(self), self._configuring:
+            self.hardware.configure(settings)
+            self._settings = settings
         self.publish(
+            shutter_mode=self.read_shutter_mode(),
             exposure_time_s=settings.exposure_time_s,
             binning=settings.binning,
             region_px=self.read_region_px(),
@@ -316,21 +360,12 @@ class CameraServer(InstrumentServer):
                 for _ in range(frames):
                     if self._running_series != series:
                         raise Aborted("the series was ended by Abort or by another Arm")
-                    last = self._expose(dict(NAN_COLUMNS))
+                    last = self._expose(sequencer_values())
                 self._frames.wait_written(last + 1, self.readout_timeout_s)
             except Exception as error:  # noqa: BLE001  # the thread's edge
                 self.fail(series, error)
             else:
                 self.complete(series)
-
-    def _measure(self, data: npt.NDArray[np.uint16]) -> None:
-        """Keep the statistics of a frame, of every 16th pixel, ten times a second at most."""
-        now = time.monotonic()
-        if now - self._statistics_at < STATISTICS_PERIOD_S:
-            return
-        self._statistics_at = now
-        part = data[::4, ::4]
-        self._statistics = (float(part.mean()), float(part.std()), int(part.min()), int(part.max()))
 
     def _announce_written(self, count: int) -> None:
         """Push the counter when no frame follows at once, and 50 times a second otherwise."""
@@ -344,26 +379,20 @@ class CameraServer(InstrumentServer):
 
     def _watch(self) -> None:
         """Push what changes slowly, and the frame counter again in case an event was lost."""
-        self._update_rate()
-        mean, std, low, high = self._statistics
+        seen = self._statistics
+        seen.count(self._frames.written)
         self.publish_changed(
             temperature_degc=self.hardware.temperature_degc(),
-            frame_rate_hz=self._rate[2],
+            frame_rate_hz=seen.rate_hz,
             frames_waiting=self._frames.in_flight,
             exposure_count=self._counts.exposures,
-            last_mean=mean,
-            last_std=std,
-            last_min=low,
-            last_max=high,
+            last_mean=seen.mean,
+            last_std=seen.std,
+            last_min=seen.low,
+            last_max=seen.high,
         )
         if self._frames.is_open:
             self.publish(frames_written=self._frames.written)
-
-    def _update_rate(self) -> None:
-        now, written = time.monotonic(), self._frames.written
-        since, before, _ = self._rate
-        if now - since >= 1.0:
-            self._rate = (now, written, max(0.0, (written - before) / (now - since)))
 
 
 if __name__ == "__main__":

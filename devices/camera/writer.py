@@ -72,6 +72,7 @@ class FrameFile:
         )
         self._data.attrs["units"] = "counts"
         self._columns = {column.name: self._make_column(column) for column in columns}
+        self._rows = np.full((len(self._columns), _COLUMN_CHUNK), np.nan)
         self._file.swmr_mode = True  # from here on no dataset or attribute can be added
         self._file.flush()
 
@@ -156,13 +157,24 @@ class FrameFile:
         self._data.id.set_extent((end, *self.frame_shape))
         for index, (data, _) in enumerate(frames, first):
             self._data.id.write_direct_chunk((index, 0, 0), np.ascontiguousarray(data))
-        # the low-level calls take 0.2 ms for all columns, h5py's slices 0.7 ms
-        source = h5py.h5s.create_simple((len(frames),))
-        target = h5py.h5s.create_simple((end,), (h5py.h5s.UNLIMITED,))
-        target.select_hyperslab((first,), (len(frames),))
-        for name, dataset in self._columns.items():
+        for dataset in self._columns.values():
             dataset.set_extent((end,))
-            dataset.write(source, target, np.array([values[name] for _, values in frames], np.float64))
+        for index, (_, values) in enumerate(frames, first):
+            row = index % _COLUMN_CHUNK
+            if row == 0:
+                self._rows[:] = np.nan
+            self._rows[:, row] = [values[name] for name in self._columns]
+            if row == _COLUMN_CHUNK - 1 or index == end - 1:
+                self._write_rows(index - row)
+
+    def _write_rows(self, first: int) -> None:
+        """Write the chunk of every column that begins at row ``first``.
+
+        Whole chunks past the library's selections: 0.1 ms for all columns, where selections take 0.25 ms and
+        h5py's slices 0.9 ms.
+        """
+        for numbers, dataset in zip(self._rows, self._columns.values(), strict=True):
+            dataset.write_direct_chunk((first,), numbers)
 
     def _require_space(self, size: int) -> None:
         """Refuse before HDF5 runs into a full disk: after that it cannot even close the file in order."""

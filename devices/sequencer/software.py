@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from typing import Any
+import threading
+import time
+from typing import Final
 
-import tango
+from devices.camera.snap import SnapRequest, SnapResult, read_snap
+from devices.errors import Aborted, DeviceLost, MontangoError
+from devices.sequencer.checks import MOVE_DEFAULTS, check_table, move_tail
+from devices.sequencer.dose import flux_e_per_a2_s
+from devices.sequencer.drift import DriftMeter, frames_apart_s
+from devices.sequencer.driver import Blanking, MoveOptions, Table, TileRequest
+from devices.sequencer.links import Links, take_every
+from devices.stage.moves import SettleMode
 
-from devices._tango.arguments import encode
-from devices._tango.errors import from_devfailed
-from devices.errors import MontangoError
-from devices.sequencer.driver import TileRequest
-from devices.stage.driver import AXES, StageLimits
-
-NAN = float("nan")
+NAN: Final = float("nan")
+FLUX_PERIOD_S: Final = 5.0
+"""How old the flux may be that a tile's dose is reckoned with."""
 
 
 class SoftwareSequencer:
@@ -26,7 +29,8 @@ class SoftwareSequencer:
     stage, camera, column
         Tango device names.
     move_timeout_s, frame_timeout_s
-        Longest time a move and a frame (exposure, readout and write) may take.
+        Longest time a move (with its retries and settling) and a frame (exposure, readout and write) may
+        take.
     """
 
     def __init__(
@@ -34,49 +38,224 @@ class SoftwareSequencer:
         stage: str,
         camera: str,
         column: str,
-        move_timeout_s: float = 35.0,
+        move_timeout_s: float = 120.0,
         frame_timeout_s: float = 60.0,
     ) -> None:
-        self._names = {"stage": stage, "camera": camera, "column": column}
-        self._timeouts = {"stage": move_timeout_s, "camera": frame_timeout_s, "column": 10.0}
-        self._proxies: dict[str, Any] = {}
-        self._set: dict[str, Any] = {}
-        self._exposed = 0
+        self._links = Links(
+            {"stage": stage, "camera": camera, "column": column},
+            {"stage": move_timeout_s, "camera": frame_timeout_s, "column": 10.0},
+        )
+        self._beam = threading.Lock()
+        self._aborted = threading.Event()
+        self._options = MoveOptions()
+        self._tail: tuple[float, ...] = MOVE_DEFAULTS
+        self._beam_on: bool | None = None
+        self._shutter_before = ""
+        self._set: dict[tuple[str, str], float] = {}
         self._pair = (NAN, NAN)
+        self._pixel_nm = NAN
+        self._snap_rings = ""
+        self._exposed = 0
+        self._flux, self._flux_at = NAN, -math.inf
+        self._station: tuple[float, float] | None = None
+        self._arrived, self._speed_nm_s = -math.inf, NAN
 
     def open(self) -> None:
         """Nothing to do: a device is connected to when it is first needed."""
 
     def close(self) -> None:
         """Forget the connections."""
-        self._proxies.clear()
+        self._links.close()
 
-    def check(self, tiles: Sequence[TileRequest]) -> None:
-        """Refuse positions outside the stage's limits, and a camera without an open file."""
-        low, high = (self._read("stage", name) for name in ("lower_limits", "upper_limits"))
-        limits = StageLimits(*zip(map(float, low), map(float, high), strict=True))
-        for tile in tiles:
-            limits.check({AXES[0]: tile.x_um, AXES[1]: tile.y_um})
+    def check(self, table: Table) -> None:
+        """Refuse what the stage's limits, its read-back, or the camera's shutter do not allow."""
+        check_table(self._links, table)
 
-    def prepare(self) -> None:
-        """Unblank the beam and read back what a table may leave as it is."""
-        self._set.clear()
-        self._write("column", "beam_blanked", False)
-        x, y = self._read("column", "image_shift_um")
-        self._pair = float(x), float(y)
-        self._set["defocus_um"] = float(self._read("column", "defocus_um"))
+    def prepare(self, options: MoveOptions) -> None:
+        """Make ready for a table; after `park` or `halt`, read back what tables may leave as it is."""
+        self._aborted.clear()
+        self._options = options
+        self._tail = move_tail(options)
+        if not self._beam_on:
+            self._read_settings()
+        self._set_shutter(options.blanking)
+        if options.settle_mode == SettleMode.DRIFT:
+            (self._snap_rings,) = self._links.read("camera", "snap_rings")
+            (unbinned_nm,) = self._links.read("column", "pixel_size_nm")
+            self._pixel_nm = float(unbinned_nm) * options.drift_binning
+        self._blank(options.blanking == Blanking.COLUMN)
+        self._flux_at = -math.inf
 
     def acquire(self, tile: TileRequest) -> None:
         """Move, settle, expose."""
         self._apply(tile)
-        x, y, z, _, _, move_s, settle_s = self._call(
-            "stage", "MoveAndSettle", (tile.x_um, tile.y_um, tile.settle_s)
-        )
-        self._exposed = 1 + self._call(
+        where = self._go(tile)
+        drift_s = 0.0
+        if self._options.settle_mode == SettleMode.DRIFT:
+            drift_s = self._wait_drift()
+        if self._options.blanking != Blanking.COLUMN:
+            self._expose(tile, where, drift_s)
+            return
+        self._blank(False)
+        try:
+            self._expose(tile, where, drift_s)
+        finally:
+            self._blank(True)
+
+    def finish(self) -> None:
+        """Wait until every exposed frame is flushed."""
+        self._links.call("camera", "WaitWritten", self._exposed)
+
+    def park(self) -> None:
+        """Blank the beam, and give the camera back the shutter mode it had."""
+        with self._beam:
+            self._beam_on = None
+            self._links.write("column", "beam_blanked", True)
+            self._beam_on = False
+        self._forget_station()
+        if self._shutter_before:
+            self._links.write("camera", "shutter_mode", self._shutter_before)
+            self._shutter_before = ""
+
+    def halt(self) -> None:
+        """Blank the beam and stop the stage."""
+        take_every(self.park, lambda: self._links.call("stage", "Stop"))
+
+    def abort(self) -> None:
+        """Blank the beam, stop the stage, end the exposure."""
+        self._aborted.set()
+        links = self._links
+        take_every(self.park, lambda: links.call("stage", "Stop"), lambda: links.call("camera", "Abort"))
+
+    def _read_settings(self) -> None:
+        (x, y), defocus_um = self._links.read("column", "image_shift_um", "defocus_um")
+        (exposure_s,) = self._links.read("camera", "exposure_time_s")
+        self._pair = float(x), float(y)
+        self._set = {
+            ("column", "defocus_um"): float(defocus_um),
+            ("camera", "exposure_time_s"): float(exposure_s),
+        }
+
+    def _set_shutter(self, blanking: int) -> None:
+        """Set the camera's shutter as a table needs it; `park` sets it back."""
+        if blanking == Blanking.COLUMN:
+            return
+        wanted = "PRE_SPECIMEN" if blanking == Blanking.SHUTTER else "NONE"
+        (mode,) = self._links.read("camera", "shutter_mode")
+        if mode != wanted:
+            self._shutter_before = self._shutter_before or mode
+            self._links.write("camera", "shutter_mode", wanted)
+
+    def _blank(self, blanked: bool) -> None:
+        """Blank or unblank the beam, unless an abort has come: then it stays blanked."""
+        if self._beam_on is (not blanked):
+            return
+        with self._beam:
+            if not blanked and self._aborted.is_set():
+                raise Aborted("the table was ended by Abort")
+            self._links.write("column", "beam_blanked", blanked)
+            self._beam_on = not blanked
+
+    def _apply(self, tile: TileRequest) -> None:
+        """Set what the tile asks for and differs from what is set."""
+        pair = (tile.image_shift_x_um, tile.image_shift_y_um)
+        if not math.isnan(pair[0]) and pair != self._pair:
+            self._links.write("column", "image_shift_um", pair)
+            self._pair = pair
+        for key, value in (
+            (("column", "defocus_um"), tile.defocus_um),
+            (("camera", "exposure_time_s"), tile.exposure_time_s),
+        ):
+            if not math.isnan(value) and self._set.get(key) != value:
+                self._links.write(*key, value)
+                self._set[key] = value
+
+    def _go(self, tile: TileRequest) -> tuple[float, float, float, float, float, int]:
+        """Bring the stage to the tile; return x, y, z read back, the move's and settle time, and tries."""
+        station = (tile.x_um, tile.y_um)
+        if station == self._station:
+            waited_s = self._rest(tile.settle_s)
+            (position,) = self._links.read("stage", "position")
+            return float(position[0]), float(position[1]), float(position[2]), 0.0, waited_s, 0
+        self._forget_station()
+        request = (*station, tile.settle_s, *self._tail)
+        x, y, z, _, _, move_s, settle_s, tries, speed = self._links.call("stage", "MoveAndSettle", request)
+        self._station = station
+        self._arrived = time.perf_counter() - settle_s
+        self._speed_nm_s = speed
+        return x, y, z, move_s, settle_s, tries
+
+    def _rest(self, settle_s: float) -> float:
+        """Wait until the stage has been at the station for so long; return what was waited, s."""
+        missing_s: float = self._arrived + settle_s - time.perf_counter()
+        if missing_s <= 0.0:
+            return 0.0
+        self._wait(missing_s)
+        return missing_s
+
+    def _wait(self, seconds: float) -> None:
+        if self._aborted.wait(seconds):
+            raise Aborted("the table was ended by Abort")
+
+    def _forget_station(self) -> None:
+        """Let the next tile move the stage, wherever it is thought to be."""
+        self._station = None
+        self._arrived, self._speed_nm_s = -math.inf, NAN
+
+    def _wait_drift(self) -> float:
+        """Wait until two short frames show less drift than the limit; return how long was exposed, s.
+
+        At a station that has been found still before, no frame is taken.
+        """
+        options = self._options
+        if self._speed_nm_s <= options.settle_limit_nm_s:
+            return 0.0
+        meter = DriftMeter(self._pixel_nm)
+        apart_s = frames_apart_s(options.settle_limit_nm_s, self._pixel_nm)
+        deadline = self._arrived + options.settle_timeout_s
+        frames, blind = 0, 0
+        request = SnapRequest(options.drift_exposure_s, options.drift_binning)
+        while True:
+            began = time.perf_counter()
+            speed = self._snap_speed(meter, request)
+            frames += 1
+            if frames > 1:
+                self._speed_nm_s = speed
+                blind = blind + 1 if math.isnan(speed) else 0
+                late = time.perf_counter() >= deadline
+                if speed <= options.settle_limit_nm_s or late or blind == 2:
+                    return frames * options.drift_exposure_s
+            self._wait(max(0.0, began + apart_s - time.perf_counter()))
+
+    def _snap_speed(self, meter: DriftMeter, request: SnapRequest) -> float:
+        """Take a short frame and return the drift since the one before, nm/s."""
+        column_blanks = self._options.blanking == Blanking.COLUMN
+        self._blank(False)
+        try:
+            numbers = self._links.call("camera", "Snap", request)
+        finally:
+            if column_blanks:
+                self._blank(True)
+        snap = read_snap(self._snap_rings, numbers)
+        return meter.add(snap.data, SnapResult(*numbers).exposure_start_s)
+
+    def _expose(
+        self, tile: TileRequest, where: tuple[float, float, float, float, float, int], drift_s: float
+    ) -> None:
+        if time.perf_counter() - self._flux_at > FLUX_PERIOD_S:
+            self._read_flux()
+        if self._aborted.is_set():
+            raise Aborted("the table was ended by Abort")
+        x, y, z, move_s, settle_s, tries = where
+        if drift_s:
+            settle_s = time.perf_counter() - self._arrived
+        exposure_s = self._set["camera", "exposure_time_s"]
+        self._exposed = 1 + self._links.call(
             "camera",
             "Expose",
             (
                 tile.raster_index,
+                tile.roi,
                 tile.row,
                 tile.column,
                 tile.attempt,
@@ -85,82 +264,27 @@ class SoftwareSequencer:
                 x,
                 y,
                 z,
+                x + tile.centre_dx_um,
+                y + tile.centre_dy_um,
                 *self._pair,
-                self._set["defocus_um"],
+                self._set["column", "defocus_um"],
                 move_s,
                 settle_s,
+                tries,
+                self._speed_nm_s,
+                self._flux * (exposure_s + drift_s),
+                tile.prior_dose_e_per_a2,
             ),
         )
 
-    def finish(self) -> None:
-        """Wait until every exposed frame is flushed."""
-        self._call("camera", "WaitWritten", self._exposed)
-
-    def park(self) -> None:
-        """Blank the beam."""
-        self._write("column", "beam_blanked", True)
-
-    def halt(self) -> None:
-        """Blank the beam and stop the stage."""
-        self._each(self.park, lambda: self._call("stage", "Stop"))
-
-    def abort(self) -> None:
-        """Blank the beam, stop the stage, end the exposure."""
-        self._each(self.park, lambda: self._call("stage", "Stop"), lambda: self._call("camera", "Abort"))
-
-    def _each(self, *steps: Callable[[], Any]) -> None:
-        """Take every step, even if another fails; raise the first failure."""
-        failures: list[MontangoError] = []
-        for step in steps:
-            try:
-                step()
-            except MontangoError as error:
-                failures.append(error)
-        if failures:
-            raise failures[0]
-
-    def _apply(self, tile: TileRequest) -> None:
-        """Set what the tile asks for and differs from what is set."""
-        pair = (tile.image_shift_x_um, tile.image_shift_y_um)
-        if not math.isnan(pair[0]) and pair != self._pair:
-            self._write("column", "image_shift_um", pair)
-            self._pair = pair
-        for kind, name, value in (
-            ("column", "defocus_um", tile.defocus_um),
-            ("camera", "exposure_time_s", tile.exposure_time_s),
-        ):
-            if not math.isnan(value) and self._set.get(name) != value:
-                self._write(kind, name, value)
-                self._set[name] = value
-
-    def _proxy(self, kind: str) -> Any:
-        proxy = self._proxies.get(kind)
-        if proxy is None:
-            proxy = tango.DeviceProxy(self._names[kind])
-            proxy.set_timeout_millis(int(self._timeouts[kind] * 1000))
-            self._proxies[kind] = proxy
-        return proxy
-
-    def _call(self, kind: str, command: str, argument: Any = None) -> Any:
+    def _read_flux(self) -> None:
+        """Read the flux of the beam; a column that does not tell its current leaves the dose unknown."""
+        self._flux_at = time.perf_counter()
         try:
-            # the raw call: command_inout reads ten telemetry variables of the environment, 0.15 ms each time
-            return self._proxy(kind).command_inout_raw(command, encode(argument)).extract()
-        except tango.DevFailed as failure:
-            raise self._lost(kind, failure) from failure
-
-    def _read(self, kind: str, name: str) -> Any:
-        try:
-            return self._proxy(kind).read_attribute(name).value
-        except tango.DevFailed as failure:
-            raise self._lost(kind, failure) from failure
-
-    def _write(self, kind: str, name: str, value: Any) -> None:
-        try:
-            self._proxy(kind).write_attribute(name, value)
-        except tango.DevFailed as failure:
-            raise self._lost(kind, failure) from failure
-
-    def _lost(self, kind: str, failure: tango.DevFailed) -> MontangoError:
-        with suppress(KeyError):
-            del self._proxies[kind]  # a restarted server is found by a new proxy at once
-        return from_devfailed(failure, self._names[kind])
+            current_na, diameter_um = self._links.read("column", "beam_current_na", "illuminated_area_um")
+        except DeviceLost:
+            raise
+        except MontangoError:
+            self._flux = NAN
+        else:
+            self._flux = flux_e_per_a2_s(float(current_na), float(diameter_um))

@@ -16,6 +16,7 @@ from devices._tango.wrapper import InstrumentDevice
 from devices.errors import LimitError
 from devices.stage.axis import StageAxis
 from devices.stage.driver import AXES, StageLimits
+from devices.stage.moves import MoveRequest, MoveResult
 
 Vector = Array1D[np.float64]
 
@@ -40,12 +41,14 @@ class Stage(InstrumentDevice, StandardReadable, Movable[Sequence[float]], Stoppa
     stage_state: SignalR[str]
     moves_done: SignalR[int]
     MoveTo: Command[[Vector], int]
+    settle_floor_nm_s: SignalR[float]
     Stop: Command[[], int]
 
     move_timeout_s: float = 60.0
 
     def __init__(self, trl: str, name: str = "") -> None:
         super().__init__(trl, name)
+        self._moves = 0
         self.x, self.y, self.z, self.alpha, self.beta = (StageAxis(self, axis) for axis in AXES)
         self.set_name(name)
 
@@ -66,7 +69,28 @@ class Stage(InstrumentDevice, StandardReadable, Movable[Sequence[float]], Stoppa
         (await self.limits()).check(
             {axis: float(number) for axis, number in zip(AXES, target, strict=False) if not np.isnan(number)}
         )
-        await self.run("MoveTo", target, timeout_s=self.move_timeout_s)
+        self._moves += 1
+        try:
+            await self.run("MoveTo", target, timeout_s=self.move_timeout_s)
+        finally:
+            self._moves -= 1
+
+    async def move_and_settle(self, request: MoveRequest) -> MoveResult:
+        """Move in x and y with one-sided approach, tolerance and settling, and return where it ended.
+
+        Raises
+        ------
+        LimitError
+            Outside a limit; nothing moves.
+        InstrumentFault
+            The stage missed its target by more than the tolerance.
+        MontangoError
+            The move failed, timed out or was stopped.
+        """
+        ways = 2 * (1 + request.retries)
+        timeout_s = ways * self.move_timeout_s + request.settle_s + request.settle_timeout_s
+        numbers = await self.call("MoveAndSettle", request, timeout_s=timeout_s)
+        return MoveResult.unpack(numbers)
 
     async def limits(self) -> StageLimits:
         """Return the stage's limits, as its server has them."""
@@ -84,5 +108,10 @@ class Stage(InstrumentDevice, StandardReadable, Movable[Sequence[float]], Stoppa
         return position, time.time()
 
     async def stop(self, success: bool = False) -> None:
-        """Stop every axis where it is."""
-        await self.call("Stop")
+        """Stop every axis where it is.
+
+        With ``success`` only a move that this object began: the RunEngine stops whatever it has ever moved
+        when it pauses and when a plan ends, and the move that runs then may be the sequencer's.
+        """
+        if not success or self._moves:
+            await self.call("Stop")

@@ -76,6 +76,10 @@ class StageDriver(Protocol):
     def limits(self) -> StageLimits:
         """Soft limits of the axes."""
 
+    @property
+    def readback_noise_nm(self) -> float:
+        """Noise of one reading of x or y while the stage stands still, nm rms; 0 where there is none."""
+
     def open(self) -> None:
         """Connect to the hardware; the position is read back, not assumed."""
 
@@ -90,6 +94,8 @@ class StageDriver(Protocol):
 
     def start_move(self, target: Mapping[str, float]) -> None:
         """Begin a move of the named axes (`AXES`) to their targets and return at once.
+
+        A move to the target that an axis has already is a correction of where it landed.
 
         Raises
         ------

@@ -6,7 +6,6 @@ import math
 import queue
 import threading
 import time
-from collections.abc import Mapping
 from dataclasses import astuple
 from typing import Any
 
@@ -15,8 +14,10 @@ from tango.server import attribute, command, device_property
 
 from devices._tango.errors import translated
 from devices._tango.server import InstrumentServer, serve
-from devices.errors import Aborted, InstrumentFault, MontangoError
+from devices.errors import InstrumentFault, MontangoError
 from devices.stage.driver import AXES, StageDriver, StagePosition, axis_unit
+from devices.stage.mover import StageMover
+from devices.stage.moves import MoveRequest
 
 IDLE_PERIOD_S = 1.0
 MOVING_PERIOD_S = 0.02
@@ -42,6 +43,9 @@ class StageServer(InstrumentServer):
     lower_limits = attribute(dtype=(float,), max_dim_x=5, unit="um, deg", doc="of x, y, z, alpha, beta")
     upper_limits = attribute(dtype=(float,), max_dim_x=5, unit="um, deg", doc="of x, y, z, alpha, beta")
     stage_state = attribute(dtype=str, doc="READY, DISABLED, NOT_READY, GOING, MOVING or WOBBLING")
+    settle_floor_nm_s = attribute(
+        dtype=float, unit="nm/s", format="%.1f", doc="smallest speed that the read-back can tell"
+    )
     moves_done = attribute(dtype="DevLong64", doc="id of the newest move that ended well")
 
     hardware: StageDriver
@@ -51,6 +55,7 @@ class StageServer(InstrumentServer):
         self._busy = threading.Lock()
         self._moved = threading.Event()
         self._looked = 0.0
+        self._mover = StageMover(self.hardware, self.move_timeout_s)
         for axis, (low, high) in zip(AXES, self.hardware.limits.as_tuple(), strict=True):
             properties = self.get_device_attr().get_attr_by_name(axis).get_properties()
             properties.min_value, properties.max_value = str(low), str(high)
@@ -60,6 +65,7 @@ class StageServer(InstrumentServer):
 
     def wake(self) -> None:
         if hasattr(self, "_moves"):
+            self._mover.interrupt()
             self._moves.put(None)
 
     def read_x_um(self) -> float:
@@ -89,6 +95,9 @@ class StageServer(InstrumentServer):
     def read_stage_state(self) -> str:
         return str(self.hardware.state())
 
+    def read_settle_floor_nm_s(self) -> float:
+        return self._mover.settle_floor_nm_s
+
     def read_moves_done(self) -> int:
         return self._done_id
 
@@ -104,59 +113,56 @@ class StageServer(InstrumentServer):
         axes = {
             axis: float(value) for axis, value in zip(AXES, target, strict=False) if not math.isnan(value)
         }
-        self._start(axes)
+        self.hardware.limits.check(axes)
+        self._take()
+        try:
+            self._mover.start(axes)
+        except BaseException:
+            self._mover.travel.forget()
+            self._busy.release()
+            raise
         move = self.begin()
         self.enter(DevState.MOVING)
         self._moves.put(move)
         return move
 
-    def _start(self, target: Mapping[str, float]) -> None:
-        """Start a move if none runs; who calls releases ``self._busy`` when it has ended."""
-        self.hardware.limits.check(target)
+    def _take(self) -> None:
+        """Claim the stage for a move; who calls releases ``self._busy`` when it has ended."""
         if not self._busy.acquire(blocking=False):
             raise InstrumentFault("the stage is already moving; wait for moves_done, or Stop")
-        try:
-            self.hardware.start_move(target)
-        except BaseException:
-            self._busy.release()
-            raise
+        self._mover.begin()
         self._moved.set()
 
     @command(
         dtype_in=(float,),
-        doc_in="x, y in um, settle in s",
+        doc_in="devices.stage.moves.MoveRequest: x, y in um, settle in s, then what may be left out",
         dtype_out=(float,),
-        doc_out="x, y, z, alpha, beta read back after settling, then move time and settle time in s",
+        doc_out="devices.stage.moves.MoveResult: x, y, z, alpha, beta, times in s, tries, speed in nm/s",
     )
     @translated
     def MoveAndSettle(self, request: Any) -> tuple[float, ...]:
-        """Move, wait until the stage is still, wait the settle time; Stop works meanwhile."""
-        x_um, y_um, settle_s = (float(value) for value in request)
-        started = time.perf_counter()
-        self._start({"x_um": x_um, "y_um": y_um})
+        """Move, arrive within the tolerance, settle, read back; Stop works meanwhile."""
+        wanted = MoveRequest.unpack(request)
+        self._mover.check(wanted)
+        self._take()
         move = self.begin()
         try:
             with AutoTangoAllowThreads(self):
-                self.hardware.wait_still(self.move_timeout_s)
-                arrived = time.perf_counter()
-                if settle_s > 0 and self._quit.wait(settle_s):
-                    raise Aborted("the stage server is stopping")
-                position = self.hardware.position()
+                result = self._mover.move(wanted)
         except MontangoError as error:
             self.fail(move, error)
             raise
         finally:
             self._busy.release()
-        settled = time.perf_counter()
         self._done_id = max(self._done_id, move)  # its event follows: who asked has the answer already
         self._moved.set()
-        return (*astuple(position), arrived - started, settled - arrived)
+        return result
 
     @command(dtype_out="DevLong64", doc_out="id of the newest move")
     @translated
     def Stop(self) -> int:
-        """Stop every axis where it is; a move that runs fails with Aborted."""
-        self.hardware.stop()
+        """Stop every axis where it is; a move that runs or settles fails with Aborted."""
+        self._mover.stop()
         return self._newest_id
 
     def _finish_moves(self) -> None:
@@ -164,7 +170,7 @@ class StageServer(InstrumentServer):
             try:
                 position = self.hardware.wait_still(self.move_timeout_s)
             except Exception as error:  # noqa: BLE001  # the thread's edge
-                self.hardware.stop()
+                self._mover.stop()
                 self._busy.release()
                 self.enter(DevState.ON)
                 self.fail(move, error)

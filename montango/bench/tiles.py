@@ -101,7 +101,7 @@ def instruments(info: LabInfo) -> Any:
     """Return the instruments by name; the facility's signals are not read."""
     from profiles.simulated.devices import make_instruments
 
-    column, stage, camera, sequencer = make_instruments(info)
+    column, stage, camera, sequencer = make_instruments(info)[:4]
     facility = SimpleNamespace(connected=False)
     return SimpleNamespace(column=column, stage=stage, camera=camera, sequencer=sequencer, facility=facility)
 

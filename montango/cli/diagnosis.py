@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import pkgutil
 from typing import Annotated
 
@@ -33,8 +34,8 @@ def doctor(context: typer.Context) -> None:
     raise typer.Exit(worst)
 
 
-def bench(name: Annotated[str, typer.Argument(help="what to measure")]) -> None:
-    """Measure one part and print the figures."""
+def bench(context: typer.Context, name: Annotated[str, typer.Argument(help="what to measure")]) -> None:
+    """Measure one part and print the figures; options behind the name are those of the measurement."""
     import montango.bench
     from montango.lab.errors import LabError
 
@@ -43,4 +44,9 @@ def bench(name: Annotated[str, typer.Argument(help="what to measure")]) -> None:
     )
     if name not in known:
         raise LabError(f"there is no measurement {name!r}; there are {', '.join(known) or 'none'}")
-    raise typer.Exit(importlib.import_module(f"montango.bench.{name}").run())
+    run = importlib.import_module(f"montango.bench.{name}").run
+    if inspect.signature(run).parameters:
+        raise typer.Exit(run(context.args))
+    if context.args:
+        raise ConfigurationError(f"montango bench {name} has no options; {context.args[0]!r} is one too many")
+    raise typer.Exit(run())

@@ -19,6 +19,9 @@ def shell(
         str | None, typer.Option("-c", "--command", help="run this and leave, instead of asking")
     ] = None,
     profile: Annotated[str, typer.Option(help="package with startup.py")] = PROFILE,
+    read_only: Annotated[
+        bool, typer.Option("--read-only", help="look on while another session drives; nothing can be run")
+    ] = False,
 ) -> None:
     """Open IPython with the RunEngine, the devices, the plans and the catalog ready."""
     from importlib.util import find_spec
@@ -28,12 +31,15 @@ def shell(
 
     from devices.errors import ConfigurationError
     from montango.lab.state import STATE_VARIABLE
+    from montango.onlooker import READ_ONLY_VARIABLE
 
     spec = find_spec(f"{profile}.startup")
     if spec is None or spec.origin is None:
         raise ConfigurationError(f"profile {profile!r} has no startup.py; give a package such as {PROFILE}")
     info = chosen(context).existing_lab().connect()
     os.environ[STATE_VARIABLE] = info.state_dir
+    if read_only:
+        os.environ[READ_ONLY_VARIABLE] = "1"
     config = Config()
     config.InteractiveShellApp.exec_files = [spec.origin]
     config.InteractiveShellApp.code_to_run = command or ""

@@ -13,10 +13,10 @@ from montango.lab.errors import LabAlreadyUp, LabError, LabNotRunning
 from montango.lab.ports import PortReservation, reserved_ports
 from montango.lab.processes import ProcessId
 from montango.lab.programs import (
-    INSTRUMENTS,
     TANGO_DATABASE,
     TILED_KEY_VARIABLE,
     epics_environment,
+    instruments,
     programs,
     shared_environment,
     tango_host,
@@ -272,7 +272,7 @@ class Lab:
             tiled=catalog,
             epics=epics_environment(config, reservation.ports),
             facility_prefix=config.facility.prefix,
-            devices={name: getattr(config.instruments, name).device for name in INSTRUMENTS},
+            devices={name: one.device for name, one in instruments(config).items()},
             data_dir=str(data_dir),
             journal_dir=str(self.state.journal),
             state_dir=str(self.state.root),

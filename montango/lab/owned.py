@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ def running_lab(
 ) -> Iterator[Lab]:
     """Bring a laboratory up, connect this process to it, and bring it down at the end, however that comes.
 
+    The process's environment is then as it was before.
+
     SIGTERM and Ctrl-C, in the middle of the start too, end the block with KeyboardInterrupt; SIGKILL of this
     process ends the laboratory as well. Must be called in the main thread for the former to hold, and in a
     thread that lives at least as long as the block for the latter.
@@ -31,7 +34,7 @@ def running_lab(
         The laboratory does not start, or one is up in this state directory already.
     """
     lab = Lab(config, state_dir)
-    with _terminate_as_interrupt():
+    with _terminate_as_interrupt(), _environment_put_back():
         try:
             lab.up(wait=wait, owned=True, report=report or silent)
             lab.connect()
@@ -43,6 +46,16 @@ def running_lab(
             raise
         else:
             _down(lab)
+
+
+@contextmanager
+def _environment_put_back() -> Iterator[None]:
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def _down(lab: Lab) -> None:

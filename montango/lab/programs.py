@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from montango.config import MontangoConfig
+from montango.config import Instrument, MontangoConfig
 from montango.lab.ports import LOOPBACK, Ports
 from montango.lab.state import STATE_VARIABLE, StateDirectory
 from montango.lab.supervisor import Program
@@ -16,8 +16,17 @@ from montango.lab.supervisor import Program
 TANGO_DATABASE = "tangodb"
 TILED = "tiled"
 FACILITY = "facility"
-INSTRUMENTS: tuple[str, ...] = ("column", "stage", "camera", "sequencer")
+INSTRUMENTS: tuple[str, ...] = ("column", "stage", "camera", "sequencer", "loader", "control")
+"""Every instrument that a laboratory can have, in the order in which their servers start."""
+SERVER_MODULES = {"control": "devices.montage_control.server"}
+"""Modules of the servers that are not called after their instrument."""
 TILED_KEY_VARIABLE = "TILED_SINGLE_USER_API_KEY"
+
+
+def instruments(config: MontangoConfig) -> dict[str, Instrument]:
+    """Return the instruments that a laboratory has, by their names; a loader is not in every one."""
+    found = ((name, getattr(config.instruments, name)) for name in INSTRUMENTS)
+    return {name: instrument for name, instrument in found if instrument is not None}
 
 
 def tango_host(config: MontangoConfig, ports: Ports) -> str:
@@ -94,9 +103,10 @@ def programs(
     if config.facility.ioc is not None:
         command = [sys.executable, "-m", config.facility.ioc, "--prefix", config.facility.prefix]
         found.append(Program(FACILITY, command))
-    for name in INSTRUMENTS:
-        if getattr(config.instruments, name).supervised:
-            command = [sys.executable, "-m", f"devices.{name}.server", server_instance(config)]
+    for name, instrument in instruments(config).items():
+        if instrument.supervised:
+            module = SERVER_MODULES.get(name, f"devices.{name}.server")
+            command = [sys.executable, "-m", module, server_instance(config)]
             endpoint = (
                 ["-ORBendPoint", f"giop:tcp:{LOOPBACK}:0"] if config.services.tango.host is None else []
             )

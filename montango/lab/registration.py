@@ -9,7 +9,7 @@ from typing import Any
 
 from montango.config import Instrument, MontangoConfig
 from montango.lab.errors import LabError
-from montango.lab.programs import INSTRUMENTS, server_instance
+from montango.lab.programs import instruments, server_instance
 from montango.lab.state import StateDirectory
 
 
@@ -26,8 +26,7 @@ def register(config: MontangoConfig, state: StateDirectory, tango_host: str, rin
     host, _, port = tango_host.partition(":")
     try:
         database = tango.Database(host, int(port))
-        for name in INSTRUMENTS:
-            instrument: Instrument = getattr(config.instruments, name)
+        for name, instrument in instruments(config).items():
             if instrument.supervised:
                 server = f"Montango{name.capitalize()}/{server_instance(config)}"
                 _add(database, server, f"{name.capitalize()}Server", instrument.device)
@@ -64,6 +63,8 @@ def device_properties(
         options["world"] = str(state.world)
     if name == "stage":
         options["limits"] = config.instruments.stage.limits.model_dump(mode="json")
+    if name == "control":
+        options["state_file"] = str(state.root / "control.json")
     if name == "sequencer":
         options |= {part: getattr(config.instruments, part).device for part in ("stage", "camera", "column")}
     options |= instrument.options
@@ -76,4 +77,7 @@ def device_properties(
         }
     if name == "sequencer":
         properties |= {f"{part}_device": options[part] for part in ("stage", "camera", "column")}
+    if name == "control":
+        parts = ("sequencer", "column", "stage")
+        properties |= {f"{part}_device": getattr(config.instruments, part).device for part in parts}
     return properties

@@ -14,6 +14,8 @@ from montango.lab.state import StateDirectory, write_private
 
 SHARED_MEMORY = Path("/dev/shm")
 RING_MARGIN = 1.2
+SNAP_FRAMES = 3
+"""Frames of full size that the rings of snaps come to: two, and some of smaller shapes."""
 OWNER_FILE = "owner"
 """Names, in a ring folder, the state directory of the laboratory that it belongs to."""
 
@@ -25,7 +27,8 @@ def ring_size_bytes(config: MontangoConfig) -> int:
     if config.simulation is None:
         return 0
     camera = config.simulation.camera
-    return int(RING_MARGIN * camera.width_px * camera.height_px * 2 * config.instruments.camera.ring_slots)
+    frames = config.instruments.camera.ring_slots + SNAP_FRAMES
+    return int(RING_MARGIN * camera.width_px * camera.height_px * 2 * frames)
 
 
 def make_ring_folder(config: MontangoConfig, state: StateDirectory) -> Path:

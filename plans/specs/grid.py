@@ -3,114 +3,188 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import NamedTuple
 
+import numpy as np
+
+from devices.errors import LimitError
 from plans.specs.montage import MontageSpec, Order
-
-
-class FieldOfView(NamedTuple):
-    """What one frame shows: its size at the specimen, and how the camera is turned on the stage.
-
-    ``rotation_deg`` turns camera axes (x along a line, y down the lines) into stage axes.
-    """
-
-    width_um: float
-    height_um: float
-    rotation_deg: float
+from plans.specs.order import visit
+from plans.specs.regions import Region, lay_regions
+from plans.specs.view import View
 
 
 class Tile(NamedTuple):
-    """A tile of the grid: its place in the order, its row and column, its stage position in um."""
+    """A tile: its place in the order and the raster, and how stage and image shift reach it.
+
+    Attributes
+    ----------
+    raster_index
+        Its place in the order of acquisition, once in a montage.
+    roi
+        Which region, an index into `Grid.roi_names`.
+    row, column
+        Its place in the raster of its region.
+    x_um, y_um
+        Where the stage goes.
+    image_shift_x_um, image_shift_y_um
+        Image shift that brings the tile to the image centre from there.
+    centre_x_um, centre_y_um
+        Specimen point at the image centre, in stage coordinates.
+    station
+        Which stage position; tiles of a supertile share one.
+    """
 
     raster_index: int
+    roi: int
     row: int
     column: int
     x_um: float
     y_um: float
+    image_shift_x_um: float = 0.0
+    image_shift_y_um: float = 0.0
+    centre_x_um: float = math.nan
+    centre_y_um: float = math.nan
+    station: int = 0
 
 
 class Grid(NamedTuple):
-    """The tiles in order of acquisition; ``block`` tiles follow each other along a line of the order."""
+    """The tiles of a montage in order of acquisition.
+
+    Attributes
+    ----------
+    rows, columns
+        Size of the raster that bounds a region; of several regions, the largest of each.
+    tiles
+        In order of acquisition; some of them may be left out (`_replace`).
+    roi_names
+        Names of the regions.
+    order, supertile
+        As in the specification.
+    """
 
     rows: int
     columns: int
     tiles: tuple[Tile, ...]
-    block: int
+    roi_names: tuple[str, ...]
+    order: Order
+    supertile: tuple[int, int]
+
+    @property
+    def stations(self) -> int:
+        """Number of stage positions."""
+        return len({tile.station for tile in self.tiles})
 
     def blocks(self) -> Iterator[tuple[Tile, ...]]:
-        """Yield the tiles a line at a time."""
-        for first in range(0, len(self.tiles), self.block):
-            yield self.tiles[first : first + self.block]
+        """Yield the tiles a line of the order at a time, never across regions and never half a station.
+
+        A line is a row or a column of stage positions; orders without lines yield as many as the longer side
+        of the raster has.
+        """
+        columns, rows = self.supertile
+        if self.order.startswith("row"):
+            lines = groupby(self.tiles, key=lambda tile: (tile.roi, tile.row // rows))
+            yield from (tuple(line) for _, line in lines)
+        elif self.order.startswith("column"):
+            lines = groupby(self.tiles, key=lambda tile: (tile.roi, tile.column // columns))
+            yield from (tuple(line) for _, line in lines)
+        else:
+            length = max(math.ceil(self.rows / rows), math.ceil(self.columns / columns))
+            for _, region in groupby(self.tiles, key=lambda tile: tile.roi):
+                stations = [tuple(one) for _, one in groupby(region, key=lambda tile: tile.station)]
+                for first in range(0, len(stations), length):
+                    yield tuple(tile for one in stations[first : first + length] for tile in one)
 
 
-def make_grid(spec: MontageSpec, field: FieldOfView, centre_um: tuple[float, float]) -> Grid:
+def make_grid(spec: MontageSpec, view: View, centre_um: tuple[float, float]) -> Grid:
     """Return the grid of a montage.
+
+    Rows and columns are parallel to those of the camera's pixels, whatever the view's matrix: neighbours
+    overlap by whole strips. Tiles that lie outside their region are left out.
 
     Parameters
     ----------
     spec
         What to cover.
-    field
-        Size and rotation of a tile.
+    view
+        What a frame shows.
     centre_um
-        Stage x, y of the centre of the montage, used where the spec names none.
+        Stage x, y of the centre of the montage, used where the spec names no place.
+
+    Raises
+    ------
+    LimitError
+        A supertile needs more image shift than the view allows, or there are too many tiles.
     """
-    fraction_x, fraction_y = spec.overlap_xy
-    pitch_x, pitch_y = field.width_um * (1 - fraction_x), field.height_um * (1 - fraction_y)
-    if spec.rows is not None and spec.columns is not None:
-        rows, columns = spec.rows, spec.columns
-    else:
-        columns = _count(spec.width_um or 0.0, field.width_um, pitch_x)
-        rows = _count(spec.height_um or 0.0, field.height_um, pitch_y)
-    angle = math.radians(field.rotation_deg)
-    cosine, sine = math.cos(angle), math.sin(angle)
-    x0, y0 = spec.centre_um or centre_um
-    tiles = []
-    for index, (row, column) in enumerate(visit(rows, columns, spec.order)):
-        u = (column - (columns - 1) / 2) * pitch_x
-        v = (row - (rows - 1) / 2) * pitch_y
-        tiles.append(Tile(index, row, column, x0 + cosine * u - sine * v, y0 + sine * u + cosine * v))
-    block = {"c": rows, "r": columns, "s": max(rows, columns)}[spec.order[0]]
-    return Grid(rows, columns, tuple(tiles), block)
+    regions = lay_regions(spec, view, centre_um)
+    _check_supertile(spec, view, regions)
+    tiles: list[Tile] = []
+    station = 0
+    for roi, region in enumerate(regions):
+        for members in _stations(spec, view, region):
+            tiles.extend(_reach(view, region, members, roi, station, len(tiles)))
+            station += 1
+    return Grid(
+        max(region.rows for region in regions),
+        max(region.columns for region in regions),
+        tuple(tiles),
+        tuple(region.name for region in regions),
+        spec.order,
+        spec.supertile,
+    )
 
 
-def _count(length_um: float, tile_um: float, pitch_um: float) -> int:
-    """Return how many tiles of a pitch cover a length."""
-    return 1 + max(0, math.ceil((length_um - tile_um) / pitch_um - 1e-9))
+def _stations(spec: MontageSpec, view: View, region: Region) -> Iterator[list[tuple[int, int]]]:
+    """Yield the (row, column) of the tiles of each stage position, in order."""
+    columns, rows = spec.supertile
+    pitch = (
+        columns * view.width_um * (1 - spec.overlap_xy[0]),
+        rows * view.height_um * (1 - spec.overlap_xy[1]),
+    )
+    inside = list(visit(rows, columns, "row_wise_snake"))
+    size = math.ceil(region.rows / rows), math.ceil(region.columns / columns)
+    for station_row, station_column in visit(*size, spec.order, pitch):
+        places = ((station_row * rows + row, station_column * columns + column) for row, column in inside)
+        if members := [place for place in places if place in region]:
+            yield members
 
 
-def visit(rows: int, columns: int, order: Order) -> Iterator[tuple[int, int]]:
-    """Yield every (row, column) once, in the given order; the spiral begins at the centre."""
-    if order == "spiral":
-        yield from _spiral(rows, columns)
+def _reach(
+    view: View, region: Region, members: list[tuple[int, int]], roi: int, station: int, first: int
+) -> Iterator[Tile]:
+    """Yield the tiles of one stage position, which lies in the middle of them."""
+    rows, columns = zip(*members, strict=True)
+    middle = region.centre_of(view, (min(rows) + max(rows)) / 2, (min(columns) + max(columns)) / 2)
+    for index, (row, column) in enumerate(members, first):
+        centre = region.centre_of(view, row, column)
+        shift_x, shift_y = 0.0, 0.0
+        if len(members) > 1:
+            shift_x, shift_y = view.to_shift((centre[0] - middle[0], centre[1] - middle[1])).tolist()
+        yield Tile(index, roi, row, column, *middle, shift_x, shift_y, *centre, station)
+
+
+def _check_supertile(spec: MontageSpec, view: View, regions: Sequence[Region]) -> None:
+    """Refuse a supertile whose corners are out of reach of image shift."""
+    columns = min(spec.supertile[0], max(region.columns for region in regions))
+    rows = min(spec.supertile[1], max(region.rows for region in regions))
+    needed, limit = _farthest_um(spec, view, columns, rows), view.image_shift_limit_um
+    if needed <= limit:
         return
-    snake = order.endswith("_snake")
-    if order.startswith("row"):
-        for row in range(rows):
-            line = range(columns)
-            yield from ((row, column) for column in (reversed(line) if snake and row % 2 else line))
-    else:
-        for column in range(columns):
-            line = range(rows)
-            yield from ((row, column) for row in (reversed(line) if snake and column % 2 else line))
+    sizes = ((x, y) for x in range(1, columns + 1) for y in range(1, rows + 1))
+    fitting = [size for size in sizes if _farthest_um(spec, view, *size) <= limit]
+    x, y = max(fitting, key=lambda size: (size[0] * size[1], -abs(size[0] - size[1])))
+    raise LimitError(
+        f"supertile = {columns} x {rows} needs an image shift of {needed:.3g} um at its corners, over the "
+        f"image_shift_limit_um = {limit:g} of this magnification; the largest that fits is {x} x {y} "
+        f"({_farthest_um(spec, view, x, y):.3g} um), columns x rows"
+    )
 
 
-def _spiral(rows: int, columns: int) -> Iterator[tuple[int, int]]:
-    """Walk outwards: one step right, one down, two left, two up, three right, ..."""
-    row, column = (rows - 1) // 2, (columns - 1) // 2
-    left = rows * columns
-    step, heading = 1, 0
-    directions = ((0, 1), (1, 0), (0, -1), (-1, 0))
-    while True:
-        for _ in range(2):
-            down, right = directions[heading % 4]
-            for _ in range(step):
-                if 0 <= row < rows and 0 <= column < columns:
-                    yield row, column
-                    left -= 1
-                    if not left:
-                        return
-                row, column = row + down, column + right
-            heading += 1
-        step += 1
+def _farthest_um(spec: MontageSpec, view: View, columns: int, rows: int) -> float:
+    """Return the image shift of the outermost tiles of a supertile, um."""
+    x = (columns - 1) / 2 * view.width_px * (1 - spec.overlap_xy[0])
+    y = (rows - 1) / 2 * view.height_px * (1 - spec.overlap_xy[1])
+    shifts = view.to_shift(view.to_stage([(x, y), (x, -y)]))
+    return float(np.hypot(shifts[:, 0], shifts[:, 1]).max())

@@ -1,185 +1,169 @@
-"""The inner loops of a montage: lines of tiles on the sequencer, or tile by tile from the plan."""
+"""The loop of a montage: blocks to the sequencer two ahead, verdicts, focus and control between them."""
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
-from collections import deque
-from collections.abc import Generator
-from dataclasses import dataclass, field
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import bluesky.plan_stubs as bps
-import numpy as np
-from bluesky.utils import Msg
+from bluesky.utils import FailedStatus, Msg
 
-from devices.camera.device import Camera
-from devices.column.device import Column
-from devices.sequencer.device import Sequencer
-from devices.sequencer.driver import TileRequest
-from devices.stage.device import Stage
-from plans.specs.grid import Grid, Tile
-from plans.specs.montage import MontageSpec
-from plans.stubs.ask import ask, read_now
-from plans.verdicts import FAIL, VerdictReadable, Verdicts
+from devices.errors import Aborted
+from plans.stubs.acquisition import Acquisition, Item
+from plans.stubs.ask import ask
+from plans.stubs.blocks import QUEUED_BLOCKS, await_idle, due, frames_in_file, next_block, submit
+from plans.stubs.judge import forget_verdicts, save_verdicts
+from plans.stubs.refocus import map_focus, refocus
+from plans.stubs.steer import recover, steer
+from plans.stubs.step import park, step_tiles
+from plans.unbroken import await_statuses
 
 logger = logging.getLogger(__name__)
 
 COLLECT_S = 0.2
 VERDICT_TIMEOUT_S = 60.0
-QUEUED_BLOCKS = 2
-"""Blocks on the sequencer at a time: while one runs, the next waits there, so that no gap opens."""
+KEEP_S = 3.0
 
 
-@dataclass
-class Acquisition:
-    """A montage in progress: its instruments, and what is exposed, judged and to be done again."""
+def acquire(run: Acquisition, items: Sequence[Item]) -> Generator[Msg, Any, None]:
+    """Acquire tiles: in blocks on the sequencer, or one by one from the plan; failed tiles follow.
 
-    sequencer: Sequencer
-    camera: Camera
-    column: Column
-    stage: Stage
-    spec: MontageSpec
-    verdicts: Verdicts | None
-    exposed: list[tuple[Tile, int]] = field(default_factory=list)
-    """Tile and attempt of every frame, in the order of the file."""
-    judged: set[int] = field(default_factory=set)
-    """Indices of the frames that have a verdict."""
-    again: deque[tuple[Tile, int]] = field(default_factory=deque)
-    """Tiles that failed, with the attempt to come."""
-    attempts: dict[int, int] = field(default_factory=dict)
-    """Newest attempt, made or planned, of each tile by its raster index."""
-    readable: VerdictReadable = field(default_factory=VerdictReadable)
-
-    def request(self, tile: Tile, attempt: int) -> TileRequest:
-        """Return a tile as the sequencer takes it."""
-        return TileRequest(
-            tile.raster_index, tile.row, tile.column, attempt, tile.x_um, tile.y_um, self.spec.settle_s
-        )
-
-
-def acquire_sequenced(run: Acquisition, grid: Grid) -> Generator[Msg, Any, None]:
-    """Acquire the grid in blocks on the sequencer; failed tiles follow as blocks of their own."""
-    forget_verdicts(run)
-    waiting = deque([(tile, 0) for tile in block] for block in grid.blocks())
-    groups: deque[str] = deque()
-    while True:
-        while waiting and len(groups) < QUEUED_BLOCKS:
-            block = waiting.popleft()
-            group = f"block-{len(run.exposed)}"
-            run.exposed.extend(block)
-            tiles = [run.request(tile, attempt) for tile, attempt in block]
-            yield from bps.abs_set(run.sequencer, tiles, group=group)
-            groups.append(group)
-        if groups and (yield from bps.wait(groups[0], timeout=COLLECT_S, error_on_timeout=False)):
-            groups.popleft()
-        yield from bps.collect(run.camera, name="tiles", return_payload=False)
-        yield from save_verdicts(run)
-        if groups or waiting:
-            continue
-        yield from settle_accounts(run)
-        if not run.again:
-            return
-        waiting.append(list(run.again))
-        run.again.clear()
-
-
-def acquire_stepped(run: Acquisition, grid: Grid) -> Generator[Msg, Any, None]:
-    """Acquire the grid tile by tile from the plan; failed tiles follow when all were tried once."""
-    forget_verdicts(run)
-    yield from bps.abs_set(run.column.beam_blanked, False, wait=True)
-    image_shift, defocus = yield from read_now(run.column, "image_shift_um", "defocus_um")
-    fixed = (float(image_shift[0]), float(image_shift[1]), float(defocus))
-    waiting = deque((tile, 0) for tile in grid.tiles)
-    collected = time.monotonic()
-    while waiting:
-        tile, attempt = waiting.popleft()
-        run.exposed.append((tile, attempt))
-        yield from step_tile(run, tile, attempt, fixed)
-        if time.monotonic() - collected > COLLECT_S:
-            yield from bps.collect(run.camera, name="tiles", return_payload=False)
-            yield from save_verdicts(run)
-            collected = time.monotonic()
-        if not waiting:
-            yield from settle_accounts(run)
-            waiting.extend(run.again)
-            run.again.clear()
-
-
-def step_tile(
-    run: Acquisition, tile: Tile, attempt: int, fixed: tuple[float, float, float]
-) -> Generator[Msg, Any, None]:
-    """Move, settle, expose one tile; its readout goes on while the plan goes on.
-
-    ``fixed`` is image shift x, y and defocus, in um.
+    Raises
+    ------
+    Aborted
+        The operator or the policy ended the montage.
+    MontangoError
+        An instrument failed.
     """
-    started = time.perf_counter()
-    yield Msg("set", run.stage, (tile.x_um, tile.y_um), group="move")
-    yield Msg("wait", None, group="move")
-    arrived = time.perf_counter()
-    if run.spec.settle_s:
-        yield from bps.sleep(run.spec.settle_s)
-    position = (yield Msg("locate", run.stage))["readback"]
-    settled = time.perf_counter()
-    columns = (
-        tile.raster_index,
-        tile.row,
-        tile.column,
-        attempt,
-        tile.x_um,
-        tile.y_um,
-        *position[:3],
-        *fixed,
-        arrived - started,
-        settled - arrived,
-    )
-    yield Msg("set", run.camera.shutter, np.array(columns, float), group="expose")
-    yield Msg("wait", None, group="expose")
+    forget_verdicts(run)
+    run.waiting.extend(lines_of(run, items))
+    run.state = "in_progress"
+    run.control.publish(run.progress())
+    if run.spec.focus is not None and run.spec.focus.map is not None and items:
+        yield from map_focus(run)
+    while True:
+        try:
+            done = yield from _round(run)
+        except FailedStatus as failure:
+            yield from recover(run, failure)
+            continue
+        if done:
+            break
+    if run.cut_short:
+        raise Aborted(run.cut_short)
+
+
+def lines_of(run: Acquisition, items: Sequence[Item]) -> list[list[Item]]:
+    """Return tiles a line of the order at a time, as the grid has them; some may be missing."""
+    line = {tile.raster_index: number for number, block in enumerate(run.grid.blocks()) for tile in block}
+    grouped = itertools.groupby(items, key=lambda item: line[item.tile.raster_index])
+    return [list(block) for _, block in grouped]
+
+
+def _round(run: Acquisition) -> Generator[Msg, Any, bool]:
+    """Feed, wait a moment, collect, judge; return whether everything is done."""
+    yield from steer(run)
+    if run.spec.mode == "stepped":
+        yield from _step(run)
+    else:
+        yield from feed(run)
+    if run.queued:
+        first = run.queued[0].status
+        yield from await_statuses([first], COLLECT_S)
+        if first.done:
+            run.queued.popleft()
+    yield from collect(run)
+    if run.queued or (run.waiting and not _region_ends(run)):
+        return False
+    yield from settle_accounts(run)
+    if run.again:
+        newest = sorted(run.again, key=lambda item: item.tile.raster_index)
+        run.again = []
+        run.waiting.extendleft(reversed(by_remedy(newest)))
+    return not run.waiting
+
+
+def by_remedy(items: Sequence[Item]) -> list[list[Item]]:
+    """Return tiles to acquire again as blocks that are treated alike."""
+    ordered = sorted(items, key=lambda item: str(item.remedy))
+    return [list(block) for _, block in itertools.groupby(ordered, key=lambda item: item.remedy)]
+
+
+def _region_ends(run: Acquisition) -> bool:
+    """Whether what waits lies in another region than the tiles exposed last, which are not settled yet."""
+    if not run.exposed or not run.waiting or run.waiting[0][0].attempt:
+        return False
+    return run.waiting[0][0].tile.roi != run.exposed[-1].tile.roi and run.settled < len(run.exposed)
+
+
+def feed(run: Acquisition) -> Generator[Msg, Any, None]:
+    """Keep blocks on the sequencer; focus first, with the sequencer idle, where that is due."""
+    while run.waiting and len(run.queued) < QUEUED_BLOCKS:
+        if _region_ends(run):
+            return
+        first = run.waiting[0][0]
+        reason = due(run, first, begins=True)
+        if reason:
+            if run.queued:
+                return
+            yield from refocus(run, first.tile, reason)
+        yield from submit(run, next_block(run))
+
+
+def _step(run: Acquisition) -> Generator[Msg, Any, None]:
+    """Acquire tiles from the plan for as long as the sequencer would run between two looks."""
+    end = time.monotonic() + COLLECT_S
+    while run.waiting and not _region_ends(run) and time.monotonic() < end:
+        block = run.waiting.popleft()
+        if len(block) > 1:
+            run.waiting.appendleft(block[1:])
+        reason = due(run, block[0], begins=block[0].tile.column == 0)
+        if reason:
+            yield from park(run)
+            yield from refocus(run, block[0].tile, reason)
+        yield from step_tiles(run, block[:1])
+
+
+def collect(run: Acquisition) -> Generator[Msg, Any, None]:
+    """Bring what is on disk into the documents, and the verdicts into the run."""
+    yield from bps.collect(run.camera, name="tiles", return_payload=False)
+    run.written = yield from ask(run.camera.count_written)
+    yield from save_verdicts(run)
+
+
+def keep_frames(run: Acquisition) -> Generator[Msg, Any, None]:
+    """Bring what was exposed before a failure into the documents."""
+    if any(not block.status.done for block in run.queued):
+        yield from ask(lambda: run.sequencer.stop())
+    yield from await_idle(run)
+    yield from frames_in_file(run, KEEP_S)
+    yield from collect(run)
 
 
 def settle_accounts(run: Acquisition) -> Generator[Msg, Any, None]:
     """Bring every frame to disk and into the documents, and every verdict into the run."""
     frames = len(run.exposed)
+    run.settled = frames
+    yield from park(run)
     yield from ask(lambda: run.camera.wait_written(frames, run.camera.frame_timeout_s))
-    yield from bps.collect(run.camera, name="tiles", return_payload=False)
+    yield from collect(run)
     if run.verdicts is None:
         return
     run.verdicts.flush()
     deadline = time.monotonic() + VERDICT_TIMEOUT_S
-    while len(run.judged) < frames:
-        yield from save_verdicts(run)
-        if len(run.judged) < frames:
-            if time.monotonic() > deadline:
-                logger.warning(
-                    "%d of %d frames have no verdict after %g s; they stay pending",
-                    frames - len(run.judged),
-                    frames,
-                    VERDICT_TIMEOUT_S,
-                )
-                return
-            yield from bps.sleep(0.01)
-
-
-def forget_verdicts(run: Acquisition) -> None:
-    """Drop what is left of an earlier run that was aborted."""
-    if run.verdicts is not None:
-        run.verdicts.take()
-
-
-def save_verdicts(run: Acquisition) -> Generator[Msg, Any, None]:
-    """Write the verdicts that came into stream ``qc``, and note the tiles to acquire again."""
-    if run.verdicts is None:
-        return
-    for verdict in run.verdicts.take():
-        if verdict.tile_index >= len(run.exposed):
-            continue  # of an earlier run
-        run.judged.add(verdict.tile_index)
-        run.readable.hold(verdict)
-        yield Msg("create", None, name="qc")
-        yield Msg("read", run.readable)
-        yield Msg("save")
-        tile, attempt = run.exposed[verdict.tile_index]
-        newest = run.attempts.get(tile.raster_index, 0)
-        if verdict.qc_state == FAIL and attempt == newest and attempt + 1 < run.spec.max_attempts:
-            run.attempts[tile.raster_index] = attempt + 1
-            run.again.append((tile, attempt + 1))
+    with run.clock("qc_wait"):
+        while len(run.judged) < frames:
+            yield from save_verdicts(run)
+            if len(run.judged) < frames:
+                if time.monotonic() > deadline:
+                    logger.warning(
+                        "%d of %d frames have no verdict after %g s; they stay pending",
+                        frames - len(run.judged),
+                        frames,
+                        VERDICT_TIMEOUT_S,
+                    )
+                    return
+                yield from bps.sleep(0.01)

@@ -5,15 +5,21 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from processing.callbacks.verdicts import FaultKind, QCThresholds, Scope, TileFault
+from processing.callbacks._neighbours import Neighbours
+from processing.callbacks._tiles import Tile
+from processing.callbacks.verdicts import QCThresholds, TileFault
+from processing.fault_kinds import FaultKind
 from processing.kernels.quality import TileMetrics
 
-_CRITICAL: frozenset[FaultKind] = frozenset({"dark", "saturated", "unreadable"})
+_SMALL_PX = 256
+_DIRT_SHARE = 0.75
+"""Share of the shadow that is opaque where it is dirt; a fold is darkest in its middle only."""
 _MAD_TO_SIGMA = 1.4826
+_SMEARED_SHARPNESS, _SMEARED_DROP_DB = 0.42, 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +43,9 @@ class Judge:
         self.thresholds = thresholds
         self._textured: deque[TileMetrics] = deque(maxlen=thresholds.window_tiles)
         self._means: deque[float] = deque(maxlen=thresholds.window_tiles)
-        self._streak: dict[FaultKind, int] = {}
+        self._opaque: deque[float] = deque(maxlen=thresholds.window_tiles)
+        self._neighbours = Neighbours(thresholds.persistent_after)
+        self._fingerprint = 0
 
     @property
     def enough(self) -> bool:
@@ -47,6 +55,7 @@ class Judge:
     def learn(self, metrics: TileMetrics) -> None:
         """Take a tile without absolute faults into what is usual."""
         self._means.append(metrics.mean_counts)
+        self._opaque.append(metrics.opaque_fraction)
         if metrics.texture >= self.thresholds.min_texture and metrics.sharpness > 0:
             self._textured.append(metrics)
 
@@ -61,17 +70,41 @@ class Judge:
             faults.append(
                 _fault("low_contrast", 1 - metrics.std_counts / limits.min_std_counts, 0.95, numbers)
             )
-        if metrics.saturated_fraction > limits.max_saturated_fraction:
+        # the bright bands of a charged sample saturate, too
+        charged = self._charged(metrics, height_px)
+        if metrics.saturated_fraction > limits.max_saturated_fraction and not charged:
             numbers = {
                 "saturated_fraction": metrics.saturated_fraction,
                 "limit": limits.max_saturated_fraction,
             }
             faults.append(_fault("saturated", metrics.saturated_fraction, 0.99, numbers))
+        if faults:
+            return faults
+        frozen = metrics.fingerprint == self._fingerprint != 0
+        self._fingerprint = metrics.fingerprint
+        if frozen:
+            return [_fault("frozen", 1.0, 0.99, {"fingerprint": float(metrics.fingerprint)})]
+        return self._lines(metrics, height_px)
+
+    def _lines(self, metrics: TileMetrics, height_px: int) -> list[TileFault]:
+        """Return what shows in the lines: torn ones, or the bands of a charged sample."""
+        limits = self.thresholds
+        if self._charged(metrics, height_px):
+            numbers = {"banding": metrics.banding, "limit": self._banding_limit(height_px)}
+            return [_fault("charging", metrics.banding / 0.25, 0.9, numbers)]
         limit = max(limits.max_damaged_fraction, 2.5 / height_px)
-        if metrics.damaged_fraction > limit and not faults:
+        if metrics.damaged_fraction > limit:
             numbers = {"damaged_fraction": metrics.damaged_fraction, "limit": limit}
-            faults.append(_fault("damaged", 0.2 + metrics.damaged_fraction, 0.9, numbers))
-        return faults
+            return [_fault("damaged", 0.2 + metrics.damaged_fraction, 0.9, numbers)]
+        return []
+
+    def _charged(self, metrics: TileMetrics, height_px: int) -> bool:
+        """Whether bands show; a charged image is bent, too, which looks like a few torn lines."""
+        torn = 10 * max(self.thresholds.max_damaged_fraction, 2.5 / height_px)
+        return metrics.banding > self._banding_limit(height_px) and metrics.damaged_fraction <= torn
+
+    def _banding_limit(self, height_px: int) -> float:
+        return self.thresholds.max_banding * max(1.0, _SMALL_PX / height_px)
 
     def relative(self, metrics: TileMetrics) -> list[TileFault]:
         """Return the faults that show beside the run's other tiles; none while fewer than 3 are known."""
@@ -83,23 +116,31 @@ class Judge:
                 return [_fault("dark", 1 - metrics.mean_counts / usual, 0.8, numbers)]
         if len(self._textured) < 3:
             return []
+        if covered := self._covered(metrics):
+            return covered
         if metrics.texture < limits.min_texture:
             return self._without_texture(metrics)
         return self._blurred(metrics)
 
-    def with_scope(self, faults: list[TileFault]) -> tuple[TileFault, ...]:
-        """Count faults of one kind in a row, and say how far they reach."""
-        kinds = {fault.kind for fault in faults}
-        self._streak = {kind: self._streak.get(kind, 0) + 1 for kind in kinds}
-        return tuple(
-            TileFault(fault.kind, fault.severity, fault.confidence, self._scope(fault.kind), fault.metrics)
-            for fault in faults
-        )
+    def with_scope(self, tile: Tile, faults: list[TileFault]) -> tuple[TileFault, ...]:
+        """Say how far faults reach over the tiles beside this one."""
+        self._neighbours.note(tile.place, {fault.kind for fault in faults})
+        return tuple(replace(fault, scope=self._neighbours.scope(tile.place, fault.kind)) for fault in faults)
 
-    def _scope(self, kind: FaultKind) -> Scope:
-        if self._streak[kind] < self.thresholds.persistent_after:
-            return "transient"
-        return "critical" if kind in _CRITICAL else "persistent"
+    def _covered(self, metrics: TileMetrics) -> list[TileFault]:
+        """Return dirt or a fold: blocks far darker than the rest, in a larger share than other tiles have."""
+        usual = float(np.quantile(self._opaque, 0.8))
+        limit = self.thresholds.max_opaque_fraction + 4 * usual
+        if metrics.opaque_fraction <= limit:
+            return []
+        numbers = {
+            "shadow_fraction": metrics.shadow_fraction,
+            "opaque_fraction": metrics.opaque_fraction,
+            "limit": limit,
+        }
+        dirt = metrics.opaque_fraction > _DIRT_SHARE * metrics.shadow_fraction
+        kind: FaultKind = "debris" if dirt else "fold"
+        return [_fault(kind, 2 * metrics.shadow_fraction, 0.8, numbers)]
 
     def _blurred(self, metrics: TileMetrics) -> list[TileFault]:
         limits = self.thresholds
@@ -112,9 +153,15 @@ class Judge:
             -math.log(limits.min_relative_sharpness), limits.deviations * spread
         )
         focus_limit = focus.median - max(limits.min_focus_drop_db, limits.deviations * focus.sigma)
+        usual_db = float(np.median([other.anisotropy_db for other in self._textured]))
+        directed = metrics.anisotropy_db > usual_db + limits.min_anisotropy_db
+        if directed:  # a smear leaves the detail across it: the limits of a blur would let it pass
+            sharpness_limit = max(sharpness_limit, sharpness.median + math.log(_SMEARED_SHARPNESS))
+            focus_limit = max(focus_limit, focus.median - _SMEARED_DROP_DB)
         if own >= sharpness_limit or metrics.focus_score >= focus_limit:
             return []
         numbers = {
+            "anisotropy_db": metrics.anisotropy_db,
             "sharpness": metrics.sharpness,
             "sharpness_limit": math.exp(sharpness_limit),
             "focus_score": metrics.focus_score,
@@ -122,7 +169,8 @@ class Judge:
         }
         severity = 1 - math.exp(own - sharpness.median)
         excess = min(sharpness_limit - own, (focus_limit - metrics.focus_score) / 10)
-        return [_fault("blurred", severity, 0.7 + 0.29 * (1 - math.exp(-3 * excess)), numbers)]
+        kind: FaultKind = "smeared" if directed else "blurred"
+        return [_fault(kind, severity, 0.7 + 0.29 * (1 - math.exp(-3 * excess)), numbers)]
 
     def _without_texture(self, metrics: TileMetrics) -> list[TileFault]:
         usual = float(np.median([other.relief for other in self._textured]))
@@ -142,5 +190,6 @@ def unreadable() -> TileFault:
     return TileFault("unreadable", 1.0, 1.0, "transient", {})
 
 
-NOTHING_MEASURED = TileMetrics(*[math.nan] * 9)
+_NAN = math.nan
+NOTHING_MEASURED = TileMetrics(_NAN, _NAN, _NAN, _NAN, _NAN, _NAN, _NAN, _NAN, _NAN)
 """Metrics of a tile that could not be read."""

@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 Pixels = npt.NDArray[np.float32]
+Place = tuple[int, int, int]
+"""Region, row and column of a tile."""
 
 
 @dataclass(slots=True)
@@ -55,16 +57,14 @@ class Mosaic:
 
     reduction: int
     max_px: int
-    _places: dict[tuple[int, int], list[_Candidate]] = field(default_factory=dict)
-    _place_of: dict[int, tuple[int, int]] = field(default_factory=dict)
+    _places: dict[Place, list[_Candidate]] = field(default_factory=dict)
+    _place_of: dict[int, Place] = field(default_factory=dict)
     _reach: list[float] = field(default_factory=lambda: [math.inf, math.inf, -math.inf, -math.inf])
 
     def __len__(self) -> int:
         return len(self._places)
 
-    def add(
-        self, place: tuple[int, int], index: int, frame: npt.NDArray[Any], centre_px: tuple[float, float]
-    ) -> None:
+    def add(self, place: Place, index: int, frame: npt.NDArray[Any], centre_px: tuple[float, float]) -> None:
         """Add an acquisition of a tile, whose centre lies at camera coordinates ``(column, row)``."""
         candidate = _Candidate(index, _reduce(frame, self.reduction), centre_px)
         self._places.setdefault(place, []).append(candidate)
@@ -132,7 +132,7 @@ class Mosaic:
 def _best(candidates: list[_Candidate]) -> _Candidate:
     """Return the newest, unless it failed and an older one passed."""
     newest = max(candidates, key=lambda one: one.index)
-    passed = [one for one in candidates if one.state == "pass"]
+    passed = [one for one in candidates if one.state in ("pass", "needs_review")]
     if newest.state == "fail" and passed:
         return max(passed, key=lambda one: one.index)
     return newest

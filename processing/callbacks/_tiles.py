@@ -17,19 +17,30 @@ from devices.tiles import IMAGE_KEY, TILE_GROUP
 from processing.callbacks._frame_file import read_parts
 
 TILES_STREAM = "tiles"
-_IDENTITY = ("row", "column", "attempt", "x_um", "y_um")
+_WHOLE = ("roi", "row", "column", "attempt")
+_CENTRE = ("centre_x_um", "centre_y_um")
 
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """One tile as it was acquired: ``index`` in the file, ``x_um, y_um`` as read back from the stage."""
+    """One tile as it was acquired.
+
+    ``index`` is that in the file; ``x_um, y_um`` the stage coordinates of the image's centre, as read back;
+    ``row`` and ``column`` are counted in its region of interest.
+    """
 
     index: int
+    roi: int
     row: int
     column: int
     attempt: int
     x_um: float
     y_um: float
+
+    @property
+    def place(self) -> tuple[int, int, int]:
+        """Region, row and column; ``(-1, -1, index)`` where they are not known."""
+        return (self.roi, self.row, self.column) if self.row >= 0 else (-1, -1, self.index)
 
 
 class TileSource:
@@ -89,10 +100,11 @@ class TileSource:
         MontangoError
             The file cannot be read.
         """
-        values = self.columns(*_IDENTITY, indices=indices)
+        values = self.columns(*_WHOLE, *_CENTRE, indices=indices)
         for position, index in enumerate(indices):
-            row, column, attempt, x_um, y_um = (float(values[name][position]) for name in _IDENTITY)
-            yield Tile(index, _whole(row), _whole(column), _whole(attempt), x_um, y_um)
+            whole = [_whole(float(values[name][position])) for name in _WHOLE]
+            centre = [float(values[name][position]) for name in _CENTRE]
+            yield Tile(index, *whole, *centre)
 
     def columns(self, *names: str, indices: range) -> dict[str, npt.NDArray[np.float64]]:
         """Return columns of some tiles, NaN where the file has no value yet.

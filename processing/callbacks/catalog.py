@@ -70,8 +70,8 @@ class CatalogWriter:
         retry_s: tuple[float, float] = (1.0, 30.0),
         max_documents: int = 100_000,
     ) -> None:
-        # Takes seconds: now, not while the first tiles come; and in this thread, not in the queue's: an import
-        # fails where another thread takes an entry from sys.path meanwhile, as IPython does after a script.
+        # Takes seconds: now, not while the first tiles come; and in this thread, not in the queue's: imports
+        # fail in one thread while another takes an entry from sys.path, as IPython does.
         import bluesky_tiled_plugins  # noqa: F401
 
         self._uri, self._api_key = uri, api_key

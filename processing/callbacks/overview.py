@@ -123,8 +123,7 @@ class Overview:
             (cosine * tile.x_um + sine * tile.y_um) / pixel_um,
             (-sine * tile.x_um + cosine * tile.y_um) / pixel_um,
         )
-        place = (tile.row, tile.column) if tile.row >= 0 else (-1, tile.index)
-        self._mosaic.add(place, tile.index, frame, centre)
+        self._mosaic.add(tile.place, tile.index, frame, centre)
 
     def _calibration(self) -> tuple[float, float, float]:
         """Return the pixel size in um, and cosine and sine of the rotation from camera to stage axes."""

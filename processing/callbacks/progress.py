@@ -59,6 +59,7 @@ class Progress:
             "" if left is None else f"{_minutes(left)} left",
             ", ".join(f"{count} {state}" for state, count in sorted(self._states.items(), reverse=True)),
             self._last_fault and f"last fault: {self._last_fault}",
+            self._held and f"HELD: {self._held}",
         ]
         return " | ".join(part for part in parts if part)
 
@@ -76,6 +77,8 @@ class Progress:
             self._count(int(doc["indices"]["stop"]))
         elif name == "event" and self._streams.get(doc["descriptor"]) == "qc":
             self._judge(doc["data"])
+        elif name == "event" and self._streams.get(doc["descriptor"]) == "incidents":
+            self._note(doc["data"])
         elif name == "stop" and "tiles" in self._streams.values():
             self._show()
             self.close()
@@ -87,6 +90,7 @@ class Progress:
         self._done = 0
         self._image = ""
         self._last_fault = ""
+        self._held = ""
         self._streams: dict[str, str] = {}
         self._verdicts: dict[int, str] = {}
         self._states: Counter[str] = Counter()
@@ -127,6 +131,13 @@ class Progress:
             self._last_fault = (
                 f"{', '.join(kinds)} at row {verdict['tile_row']} column {verdict['tile_column']}"
             )
+        self._show()
+
+    def _note(self, incident: Mapping[str, Any]) -> None:
+        """Say at once why the montage holds, and when it goes on."""
+        kind, text = incident["incident_kind"], incident["incident_text"]
+        self._held = text if kind == "hold" else "" if kind == "resume" else self._held
+        self._console.print(f"{self._title}: {kind}: {text}", highlight=False)
         self._show()
 
     def _show(self) -> None:

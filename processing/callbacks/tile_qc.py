@@ -114,7 +114,7 @@ class TileQC:
             tiles = list(self._source.tiles(indices))
         except MontangoError:
             _log.exception("no positions of tiles %d to %d", indices.start, indices.stop - 1)
-            tiles = [Tile(index, -1, -1, -1, float("nan"), float("nan")) for index in indices]
+            tiles = [Tile(index, -1, -1, -1, -1, float("nan"), float("nan")) for index in indices]
         for tile in tiles:
             self._measure_one(tile)
             with self._changed:
@@ -159,7 +159,7 @@ class TileQC:
                 self._early.append(measured)
 
     def _emit(self, measured: _Measured, faults: list[TileFault]) -> None:
-        verdict = Verdict(measured.tile, measured.metrics, self._judge.with_scope(faults))
+        verdict = Verdict(measured.tile, measured.metrics, self._judge.with_scope(measured.tile, faults))
         with self._changed:
             self._verdicts.append(verdict)
             self._changed.notify_all()

@@ -9,10 +9,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from processing.callbacks._tiles import Tile
+from processing.fault_kinds import FaultKind, Scope
 from processing.kernels.quality import TileMetrics
-
-FaultKind = Literal["dark", "saturated", "low_contrast", "blurred", "damaged", "unreadable"]
-Scope = Literal["transient", "persistent", "critical"]
 
 
 class QCThresholds(BaseModel):
@@ -33,6 +31,9 @@ class QCThresholds(BaseModel):
     """Standard deviation, counts, under which a tile has too little contrast."""
     max_damaged_fraction: float = Field(default=0.004, gt=0, le=1)
     """Share of constant or torn lines over which a frame is damaged; never for fewer than 3 lines."""
+    max_banding: float = Field(default=0.08, gt=0, le=1)
+    """Brightness of lines that both halves of a frame share, over which the sample charges; more is allowed
+    for frames under 256 lines."""
 
     min_relative_mean: float = Field(default=0.3, ge=0, lt=1)
     """Mean, as a fraction of the run's median, under which a tile is dark."""
@@ -40,6 +41,10 @@ class QCThresholds(BaseModel):
     """Sharpness, as a fraction of the run's median, under which a tile may be blurred."""
     min_focus_drop_db: float = Field(default=5.0, gt=0, le=60)
     """Focus score below the run's median, dB, from which a tile may be blurred; it is when both say so."""
+    min_anisotropy_db: float = Field(default=6.0, gt=0, le=60)
+    """How much more than usual one direction may stand out, dB, before a blurred tile counts as smeared."""
+    max_opaque_fraction: float = Field(default=0.0015, gt=0, le=1)
+    """Share of blocks darker than 0.3 of the median, over what other tiles have, that is dirt or a fold."""
     deviations: float = Field(default=5.0, gt=0, le=50)
     """How many robust standard deviations below the median both must be besides."""
     min_texture: float = Field(default=20.0, ge=1, le=1000)
@@ -51,7 +56,7 @@ class QCThresholds(BaseModel):
     window_tiles: int = Field(default=200, ge=10, le=10_000)
     """How many of the newest tiles are compared with."""
     persistent_after: int = Field(default=3, ge=2, le=100)
-    """Tiles in a row with the same fault that make it persistent."""
+    """Neighbouring tiles with the same fault that make it persistent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +66,16 @@ class TileFault:
     Attributes
     ----------
     kind
-        ``dark``, ``saturated``, ``low_contrast``, ``blurred``, ``damaged`` (lines lost or torn) or
-        ``unreadable``.
+        ``dark``, ``saturated``, ``low_contrast``, ``blurred`` (out of focus), ``smeared`` (drift),
+        ``damaged`` (lines lost or torn), ``frozen`` (the frame before once more), ``debris``, ``fold``,
+        ``charging`` or ``unreadable``.
     severity
         0 (just over the limit) to 1.
     confidence
         0 to 1.
     scope
-        ``transient``: this tile; ``persistent``: several in a row; ``critical``: several in a row, and going
-        on is useless (no beam, detector saturated, frames unreadable).
+        ``transient``: this tile; ``persistent``: several tiles that touch each other; ``critical``: the same,
+        and going on is useless (no beam, detector saturated, frames unreadable).
     metrics
         The numbers it rests on, and their limits.
     """
@@ -118,6 +124,7 @@ class Verdict:
         tile, metrics = self.tile, self.metrics
         return {
             "tile_index": tile.index,
+            "tile_roi": tile.roi,
             "tile_row": tile.row,
             "tile_column": tile.column,
             "tile_attempt": tile.attempt,
@@ -131,4 +138,7 @@ class Verdict:
             "dark_fraction": metrics.dark_fraction,
             "sharpness": metrics.sharpness,
             "focus_score": metrics.focus_score,
+            "anisotropy_db": metrics.anisotropy_db,
+            "banding": metrics.banding,
+            "opaque_fraction": metrics.opaque_fraction,
         }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 from bluesky.run_engine import call_in_bluesky_event_loop
 from ophyd_async.core import init_devices
@@ -15,6 +15,8 @@ from ophyd_async.core import init_devices
 from devices.camera.device import Camera
 from devices.column.device import Column
 from devices.facility.device import Facility
+from devices.loader.device import Loader
+from devices.montage_control.device import MontageControl
 from devices.sequencer.device import Sequencer
 from devices.stage.device import Stage
 from montango.lab import LabInfo
@@ -32,20 +34,35 @@ class Devices:
     stage: Stage
     camera: Camera
     sequencer: Sequencer
+    montage_control: MontageControl
+    loader: Loader | None
     facility: Facility
 
     def named(self) -> dict[str, Any]:
-        """Return the devices by their names."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        """Return the devices that there are by their names."""
+        found = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: device for name, device in found.items() if device is not None}
 
     def disconnect(self) -> None:
         """Let go of the servers before they end: Tango and Channel Access would look for them for ever."""
-        for device in (self.column, self.stage, self.camera, self.sequencer):
-            call_in_bluesky_event_loop(device.disconnect())
+        for name, device in self.named().items():
+            if name != "facility":
+                call_in_bluesky_event_loop(device.disconnect())
         self.facility.destroy()
 
 
-def make_instruments(lab: LabInfo, timeout_s: float = 20.0) -> tuple[Column, Stage, Camera, Sequencer]:
+class Instruments(NamedTuple):
+    """The Tango devices of a laboratory, in the order of `Devices`; the loader is not in every laboratory."""
+
+    column: Column
+    stage: Stage
+    camera: Camera
+    sequencer: Sequencer
+    montage_control: MontageControl
+    loader: Loader | None
+
+
+def make_instruments(lab: LabInfo, timeout_s: float = 20.0) -> Instruments:
     """Return the Tango devices of a laboratory, connected; see `make_devices`."""
     host = f"tango://{lab.tango_host}/"
     with init_devices(timeout=timeout_s):
@@ -53,7 +70,9 @@ def make_instruments(lab: LabInfo, timeout_s: float = 20.0) -> tuple[Column, Sta
         stage = Stage(host + lab.devices["stage"])
         camera = Camera(host + lab.devices["camera"], lab.data_dir)
         sequencer = Sequencer(host + lab.devices["sequencer"])
-    return column, stage, camera, sequencer
+        montage_control = MontageControl(host + lab.devices["control"])
+        loader = Loader(host + lab.devices["loader"]) if "loader" in lab.devices else None
+    return Instruments(column, stage, camera, sequencer, montage_control, loader)
 
 
 def make_devices(lab: LabInfo, timeout_s: float = 20.0) -> Devices:
@@ -71,10 +90,10 @@ def make_devices(lab: LabInfo, timeout_s: float = 20.0) -> Devices:
     ophyd_async.core.NotConnectedError
         A device server does not answer.
     """
-    column, stage, camera, sequencer = make_instruments(lab, timeout_s)
+    instruments = make_instruments(lab, timeout_s)
     facility = Facility(lab.facility_prefix, name="facility")
     try:
         facility.wait_for_connection(timeout=FACILITY_TIMEOUT_S)
     except TimeoutError as error:
         logger.warning("%s; runs go on without the facility's signals until they are there", error)
-    return Devices(column, stage, camera, sequencer, facility)
+    return Devices(*instruments, facility)

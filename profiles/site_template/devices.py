@@ -1,6 +1,6 @@
 """The devices of a site: copy this package, and add what the site has besides.
 
-The four instruments come from ``montango.yaml`` (their drivers too), so they need no code here. A device of
+The instruments come from ``montango.yaml`` (their drivers too), so they need no code here. A device of
 the site's own is another field of `SiteDevices`, made in `make_devices`; the shell shows it by that name.
 """
 
@@ -20,6 +20,5 @@ class SiteDevices(Devices):
 
 def make_devices(lab: LabInfo) -> SiteDevices:
     """Return the devices of the site, connected; see `profiles.simulated.devices.make_devices`."""
-    column, stage, camera, sequencer = make_instruments(lab)
     facility = Facility(lab.facility_prefix, name="facility")
-    return SiteDevices(column, stage, camera, sequencer, facility)
+    return SiteDevices(*make_instruments(lab), facility)

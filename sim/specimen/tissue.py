@@ -14,9 +14,9 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from sim.config import SpecimenConfig
 from sim.frame_geometry import BLOCK
 from sim.jit import inlined, kernel
+from sim.sample import SpecimenConfig
 from sim.specimen.neuropil import cached_texture
 from sim.specimen.noise import bilinear, hash3, smooth_field, unit
 from sim.specimen.organelles import DARK, ink, line
@@ -31,6 +31,8 @@ WALL_NM: Final = 90.0
 """How far from the border of a territory anything is drawn, between profiles and where resin begins, nm."""
 NEAR: Final = 5
 """Territories that may meet in one block."""
+APART: Final = 0.15
+"""Largest reach of a block, in pitches of the territories, within which no more than `NEAR` meet."""
 
 Floats = npt.NDArray[np.float32]
 Cells = npt.NDArray[np.float64]
@@ -49,10 +51,15 @@ class Fields(NamedTuple):
 
 
 class Tissue:
-    """Stained tissue; ``seed`` and the description make the same specimen everywhere."""
+    """Stained tissue; ``seed`` and the description make the same specimen everywhere.
 
-    def __init__(self, seed: int, specimen: SpecimenConfig) -> None:
-        texture = cached_texture(seed, specimen.texture_px, specimen.texel_size_nm)
+    Painting a texture takes seconds, so that several samples may share that of ``texture_seed``: their
+    territories are cut from other places of it.
+    """
+
+    def __init__(self, seed: int, specimen: SpecimenConfig, texture_seed: int | None = None) -> None:
+        texture_seed = seed if texture_seed is None else texture_seed
+        texture = cached_texture(texture_seed, specimen.texture_px, specimen.texel_size_nm)
         self._pyramid = Pyramid.of(texture, specimen.texel_size_nm)
         self._seed = seed
         self._resin = specimen.resin_fraction
@@ -141,6 +148,12 @@ def _nearest(x: float, y: float, warp: Floats, near: Cells) -> tuple[int, int, f
 def _sample(fields: Fields, grid: npt.NDArray[np.float64], illumination: Floats, out: Floats) -> None:
     light = np.empty((2, 2), np.float32)
     near = np.empty((NEAR, 7))
+    # parts of blocks so small that few territories meet in one: pixels at the lowest magnifications
+    block_nm = math.sqrt((grid[0, 0, 1] - grid[0, 0, 0]) ** 2 + (grid[1, 0, 1] - grid[1, 0, 0]) ** 2)
+    side = BLOCK
+    while side > 1 and 1.6 * 0.71 * block_nm * side / BLOCK > APART * PITCH_NM:
+        side //= 2
+    part, bright = np.empty((2, 2, 2)), np.empty((2, 2), np.float32)
     for j in range(grid.shape[1] - 1):
         for i in range(grid.shape[2] - 1):
             for b in range(2):
@@ -153,15 +166,51 @@ def _sample(fields: Fields, grid: npt.NDArray[np.float64], illumination: Floats,
                 block[:] = 0.0
                 continue
             corners = grid[:, j : j + 2, i : i + 2]
-            x, y = 0.5 * (corners[0, 0, 0] + corners[0, 1, 1]), 0.5 * (corners[1, 0, 0] + corners[1, 1, 1])
-            reach = 1.6 * math.sqrt((x - corners[0, 0, 0]) ** 2 + (y - corners[1, 0, 0]) ** 2)
-            border = _gather(fields, x, y, near)
-            drawn = (WALL_NM if near[:, 2].any() else LINE_NM) * max(1.0, fields.texel / 9.0)
-            if border > reach + drawn and near[0, 2] == 0.0:
-                _cut_block(fields.texture, fields.texel, corners, light, near[0], block)
-            else:
-                apart = reach > 0.15 * PITCH_NM
-                _border_block(fields, corners, light, near, apart, border > reach, block)
+            if side == BLOCK:
+                _block(fields, corners, light, near, BLOCK, block)
+                continue
+            for r in range(0, block.shape[0], side):
+                for c in range(0, block.shape[1], side):
+                    _inner(corners, light, r, c, side, part, bright)
+                    _block(fields, part, bright, near, side, block[r : r + side, c : c + side])
+
+
+@kernel
+def _inner(
+    corners: npt.NDArray[np.float64],
+    light: Floats,
+    row: int,
+    column: int,
+    side: int,
+    part: npt.NDArray[np.float64],
+    bright: Floats,
+) -> None:
+    """Put the corners of a part of a block, and the light there, into ``part`` and ``bright``."""
+    for b in range(2):
+        for a in range(2):
+            t, s = (row + b * side) / BLOCK, (column + a * side) / BLOCK
+            for axis in range(2):
+                top = corners[axis, 0, 0] + (corners[axis, 0, 1] - corners[axis, 0, 0]) * s
+                bottom = corners[axis, 1, 0] + (corners[axis, 1, 1] - corners[axis, 1, 0]) * s
+                part[axis, b, a] = top + (bottom - top) * t
+            upper = light[0, 0] + (light[0, 1] - light[0, 0]) * s
+            lower = light[1, 0] + (light[1, 1] - light[1, 0]) * s
+            bright[b, a] = upper + (lower - upper) * t
+
+
+@kernel
+def _block(
+    fields: Fields, corners: npt.NDArray[np.float64], light: Floats, near: Cells, side: int, out: Floats
+) -> None:
+    """Fill a square of ``side`` pixels between four points."""
+    x, y = 0.5 * (corners[0, 0, 0] + corners[0, 1, 1]), 0.5 * (corners[1, 0, 0] + corners[1, 1, 1])
+    reach = 1.6 * math.sqrt((x - corners[0, 0, 0]) ** 2 + (y - corners[1, 0, 0]) ** 2)
+    border = _gather(fields, x, y, near)
+    drawn = (WALL_NM if near[:, 2].any() else LINE_NM) * max(1.0, fields.texel / 9.0)
+    if border > reach + drawn and near[0, 2] == 0.0:
+        _cut_block(fields.texture, fields.texel, corners, light, near[0], side, out)
+    else:
+        _border_block(fields, corners, light, near, border > reach, side, out)
 
 
 @kernel
@@ -171,6 +220,7 @@ def _cut_block(
     corners: npt.NDArray[np.float64],
     light: Floats,
     cell: npt.NDArray[np.float64],
+    block: int,
     out: Floats,
 ) -> None:
     """Fill a block that lies within one territory; coordinates of the texture in 1/65536 texel."""
@@ -188,13 +238,13 @@ def _cut_block(
     uv[0] -= (math.floor(uv[0, 0, 0] / side) - 1) * side
     uv[1] -= (math.floor(uv[1, 0, 0] / side) - 1) * side
     for r in range(out.shape[0]):
-        t = r / BLOCK
+        t = r / block
         u0 = uv[0, 0, 0] + (uv[0, 1, 0] - uv[0, 0, 0]) * t
         v0 = uv[1, 0, 0] + (uv[1, 1, 0] - uv[1, 0, 0]) * t
-        du = np.int32((uv[0, 0, 1] + (uv[0, 1, 1] - uv[0, 0, 1]) * t - u0) * (65536.0 / BLOCK))
-        dv = np.int32((uv[1, 0, 1] + (uv[1, 1, 1] - uv[1, 0, 1]) * t - v0) * (65536.0 / BLOCK))
+        du = np.int32((uv[0, 0, 1] + (uv[0, 1, 1] - uv[0, 0, 1]) * t - u0) * (65536.0 / block))
+        dv = np.int32((uv[1, 0, 1] + (uv[1, 1, 1] - uv[1, 0, 1]) * t - v0) * (65536.0 / block))
         bright = light[0, 0] + (light[1, 0] - light[0, 0]) * t
-        step = np.float32((light[0, 1] + (light[1, 1] - light[0, 1]) * t - bright) / (BLOCK * 255.0))
+        step = np.float32((light[0, 1] + (light[1, 1] - light[0, 1]) * t - bright) / (block * 255.0))
         bright = np.float32(bright / 255.0)
         u, v = np.int32(u0 * 65536.0), np.int32(v0 * 65536.0)
         row = out[r]
@@ -215,32 +265,26 @@ def _border_block(
     corners: npt.NDArray[np.float64],
     light: Floats,
     near: Cells,
-    apart: bool,
     inner: bool,
+    side: int,
     out: Floats,
 ) -> None:
     """Fill a block with a border of territories or resin in it, pixel by pixel.
 
-    With ``apart`` the block is so large that its territories are found anew for each pixel; ``inner`` says
-    that no border passes through it.
+    ``inner`` says that no border passes through it.
     """
-    empty = inner and near[0, 2] != 0.0 and not apart
+    empty = inner and near[0, 2] != 0.0
     for r in range(out.shape[0]):
-        t = r / BLOCK
+        t = r / side
         x0 = corners[0, 0, 0] + (corners[0, 1, 0] - corners[0, 0, 0]) * t
         y0 = corners[1, 0, 0] + (corners[1, 1, 0] - corners[1, 0, 0]) * t
-        dx = (corners[0, 0, 1] + (corners[0, 1, 1] - corners[0, 0, 1]) * t - x0) / BLOCK
-        dy = (corners[1, 0, 1] + (corners[1, 1, 1] - corners[1, 0, 1]) * t - y0) / BLOCK
+        dx = (corners[0, 0, 1] + (corners[0, 1, 1] - corners[0, 0, 1]) * t - x0) / side
+        dy = (corners[1, 0, 1] + (corners[1, 1, 1] - corners[1, 0, 1]) * t - y0) / side
         bright = light[0, 0] + (light[1, 0] - light[0, 0]) * t
-        step = (light[0, 1] + (light[1, 1] - light[0, 1]) * t - bright) / BLOCK
+        step = (light[0, 1] + (light[1, 1] - light[0, 1]) * t - bright) / side
         for c in range(out.shape[1]):
             x, y = x0 + c * dx, y0 + c * dy
-            if empty:
-                grey = _resin(x, y, fields.grain)
-            else:
-                if apart:
-                    _gather(fields, x, y, near)
-                grey = _point(fields, x, y, near)
+            grey = _resin(x, y, fields.grain) if empty else _point(fields, x, y, near)
             out[r, c] = grey * (bright + c * step)
 
 

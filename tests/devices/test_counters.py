@@ -16,13 +16,15 @@ Script = Callable[[Callable[[int], None], Callable[[int], None], list[OperationS
 
 
 async def wait_with(
-    states: list[OperationState], script: Script | None = None, timeout_s: float = 5.0
+    states: list[OperationState], script: Script | None = None, timeout_s: float = 5.0, cached: int = 0
 ) -> int:
     """Wait for operation 7; ``states`` is what the server answers in turn, ``script`` sends events.
 
+    ``cached`` is the counter that is known before.
+
     Returns how often the server was asked.
     """
-    done, set_done = soft_signal_r_and_setter(int, 0, name="done")
+    done, set_done = soft_signal_r_and_setter(int, cached, name="done")
     failed, set_failed = soft_signal_r_and_setter(int, 0, name="failed")
     for signal in (done, failed):
         await signal.connect()
@@ -64,6 +66,15 @@ def test_an_event_ends_the_wait_without_asking() -> None:
 
 def test_a_lost_event_costs_one_poll() -> None:
     assert run(wait_with([state(), state(done=7)])) == 2
+
+
+def test_the_counter_of_a_server_that_is_gone_ends_no_wait() -> None:
+    """After a restart ids begin at 1 again, and events come late: the old counter is still known."""
+    assert run(wait_with([state(), state(), state(done=7)], cached=500)) == 3
+
+
+def test_what_ended_before_the_wait_began_costs_one_question() -> None:
+    assert run(wait_with([state(done=7)], cached=7)) == 1
 
 
 def test_a_failure_is_raised_with_the_class_that_the_server_names() -> None:

@@ -20,7 +20,7 @@ from ophyd_async.core import SignalR
 
 from devices.column.settings import SETTINGS
 from devices.errors import Aborted, DeviceLost, LimitError, MontangoError
-from devices.sequencer.driver import TABLE_WIDTH, TileRequest, pack, unpack
+from devices.sequencer.driver import MoveOptions, Table, TileRequest, pack, unpack
 from devices.tiles import SEQUENCER_COLUMNS, TILE_COLUMNS
 from montango.lab import Lab
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.system
 
 SUFFIX_UNITS = {
+    "nm_s": "nm/s",
     "um": "um",
     "nm": "nm",
     "mm": "mm",
@@ -66,7 +67,13 @@ def signals(devices: Devices) -> list[tuple[str, str, SignalR[Any]]]:
 def proxy(lab: Lab, name: str) -> Any:
     """Return a plain Tango client of an instrument."""
     info = lab.info()
-    return tango.DeviceProxy(f"tango://{info.tango_host}/{info.devices[name]}")
+    instrument = {"montage_control": "control"}.get(name, name)
+    return tango.DeviceProxy(f"tango://{info.tango_host}/{info.devices[instrument]}")
+
+
+def one_tile(**options: float) -> Any:
+    """Return a packed table of one tile near the left limit of the stage."""
+    return pack(Table((TileRequest(0, 0, 0, 0, 0, 988.0, 0.0, 0.0),), MoveOptions(**options)))  # type: ignore[arg-type]
 
 
 def test_name_tango_unit_and_ophyd_unit_agree(lab: Lab, devices: Devices) -> None:
@@ -75,8 +82,8 @@ def test_name_tango_unit_and_ophyd_unit_agree(lab: Lab, devices: Devices) -> Non
         unit = proxy(lab, name).get_attribute_config(attribute).unit
         described = call_in_bluesky_event_loop(child.describe())[child.name].get("units", "")
         assert (unit or "") == (described or ""), f"{name}/{attribute}"
-        suffix = attribute.rsplit("_", 1)[-1]
-        if suffix in SUFFIX_UNITS:
+        suffix = next((s for s in SUFFIX_UNITS if attribute.endswith(f"_{s}")), None)
+        if suffix:
             compared += 1
             assert unit == SUFFIX_UNITS[suffix], f"{name}/{attribute}"
     assert compared > 25
@@ -143,9 +150,23 @@ def test_stage_out_of_range_is_refused_in_the_plan(
     [
         ("stage", "MoveTo", [1e4, 0.0]),
         ("stage", "MoveAndSettle", [0.0, 1e4, 0.0]),
-        ("sequencer", "QueueTable", [0, 0, 0, 0, 1e4, 0, 0, 0, 0, 0, 0]),
+        ("stage", "MoveAndSettle", [0.0] * 11),
+        ("stage", "MoveAndSettle", [0.0, 0.0, -1.0]),
+        ("stage", "MoveAndSettle", [0.0, 988.0, 0.0, 0.0, 3, 0.0, -5.0]),
+        ("stage", "MoveAndSettle", [0.0, 0.0, 0.0, 0.0, 3, 0.0, 0.0, 1, 2.0]),
+        ("sequencer", "QueueTable", pack([TileRequest(0, 0, 0, 0, 0, 1e4, 0.0, 0.0)])),
+        ("sequencer", "QueueTable", pack([TileRequest(0, 0, 0, 0, 0, 0.0, 0.0, -1.0)])),
+        ("sequencer", "QueueTable", one_tile(approach_x_um=-5.0)),
+        ("sequencer", "QueueTable", one_tile(settle_mode=1, settle_limit_nm_s=2.0)),
+        ("sequencer", "QueueTable", one_tile(settle_mode=3)),
+        ("sequencer", "QueueTable", one_tile(blanking=3)),
+        ("sequencer", "QueueTable", one_tile(tolerance_um=-1.0)),
         ("sequencer", "QueueTable", [1.0, 2.0]),
+        ("sequencer", "Acquire", " "),
         ("camera", "Expose", [1.0]),
+        ("camera", "Snap", [1e6]),
+        ("camera", "Snap", [0.01, 3.0]),
+        ("camera", "Snap", [0.01, 1.0, 200.0, 0.0, 100.0, 100.0]),
         ("camera", "Arm", 0),
         ("column", "Normalize", "NOSUCH"),
     ],
@@ -202,15 +223,17 @@ def test_expose_without_a_file_says_so(lab: Lab) -> None:
 
 
 def test_table_round_trip() -> None:
-    tiles = [TileRequest(k, k // 3, k % 3, 0, 1.5 * k, -k, 0.05, defocus_um=-2.0) for k in range(7)]
-    packed = pack(tiles)
-    assert packed.shape == (7 * TABLE_WIDTH,)
-    back = unpack(packed)
-    assert [(tile.row, tile.column, tile.x_um, tile.defocus_um) for tile in back] == [
-        (tile.row, tile.column, tile.x_um, tile.defocus_um) for tile in tiles
-    ]
-    with pytest.raises(LimitError):
-        unpack(packed[:-1])
+    tiles = tuple(
+        TileRequest(k, 1, k // 3, k % 3, 0, 1.5 * k, -k, 0.05, 0.1 * k, 0.2, -2.0, 0.03, 0.1, 0.2, 12.5)
+        for k in range(7)
+    )
+    table = Table(tiles, MoveOptions(0.5, 2, 5.0, -5.0, 2, 20.0, 3.0, 0.02, 8, 1))
+    packed = pack(table, token=7)
+    assert unpack(packed) == (table, 7)
+    assert unpack(pack(tiles))[0].tiles[3].x_um == 4.5
+    for broken in (packed[:-1], packed[:11], packed[:0]):
+        with pytest.raises(LimitError, match="table"):
+            unpack(broken)
 
 
 def test_facility_signals_are_read_in_the_same_engine(engine: RunEngine, devices: Devices) -> None:
@@ -275,7 +298,7 @@ def test_abort_of_the_sequencer_leaves_beam_blanked_and_stage_still(
     own, _ = slow
     camera, sequencer, column = (proxy(own, name) for name in ("camera", "sequencer", "column"))
     camera.OpenFile(str(own.state.root / "data" / "aborted.h5"))
-    tiles = [TileRequest(k, 0, k, 0, 8.0 * k, 0.0, 0.05) for k in range(20)]
+    tiles = [TileRequest(k, 0, 0, k, 0, 8.0 * k, 0.0, 0.05) for k in range(20)]
     table = sequencer.QueueTable(pack(tiles))
     while sequencer.tiles_done < 2:
         pass
@@ -313,7 +336,7 @@ def test_a_table_queued_while_the_beam_is_being_blanked_is_exposed_with_beam(
     camera.OpenFile(path)
     before = sequencer.tiles_done
     for count in range(1, 31):
-        table = sequencer.QueueTable(pack([TileRequest(count, 0, 0, 0, 0.0, 0.0, 0.0)]))
+        table = sequencer.QueueTable(pack([TileRequest(count, 0, 0, 0, 0, 0.0, 0.0, 0.0)]))
         while sequencer.tiles_done < before + count or not column.beam_blanked:
             assert sequencer.failed_id < table, sequencer.last_error
     while sequencer.tables_done < table:

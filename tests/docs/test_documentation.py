@@ -18,11 +18,15 @@ from devices.column.server import ColumnServer
 from devices.column.settings import SETTINGS
 from devices.errors import ERROR_CLASSES
 from devices.facility.signals import FACILITY_SIGNALS
+from devices.loader.server import LoaderServer
+from devices.montage_control.server import ControlServer
 from devices.sequencer.server import SequencerServer
 from devices.stage.server import StageServer
 from devices.tiles import TILE_COLUMNS
 from montango.config import config_schema
+from plans.specs.focus import FocusSpec
 from plans.specs.montage import MontageSpec
+from plans.specs.samples import SampleList
 from processing.callbacks.tile_qc import QCThresholds
 from sim.faults import FAULT_NAMES
 
@@ -38,6 +42,7 @@ MACHINE_PATHS = tuple(f"/{name}/" for name in ("work", "root", "home"))
 ROOT_FILES = (".md", ".toml", ".yaml", ".lock")
 RUN_MARK = "<!-- run -->"
 UNITS = {
+    "_um_per_mrad": "um/mrad", "_um_per_mm2": "um/mm2",
     "_e_nm2_s": "e/nm2/s", "_um_per_mm": "um/mm", "_e_per_a2": "e/A2", "_um_s2": "um/s2", "_um_s": "um/s",
     "_nm_s": "nm/s", "_deg_s": "deg/s", "_e_s": "e/s", "_degc": "degC", "_counts": "counts", "_mrad": "mrad",
     "_deg": "deg", "_px": "px", "_kv": "kV", "_gb": "GB", "_db": "dB", "_hz": "Hz", "_um": "um", "_nm": "nm",
@@ -191,7 +196,8 @@ def _allowed(schema: Mapping[str, Any]) -> str:
     if kind == "array":
         pair = schema.get("minItems") == schema.get("maxItems") == 2
         inner = schema.get("prefixItems", [{}])[0]
-        return f"two numbers{_bounds(inner)}" if pair else "list"
+        rows = inner.get("type") == "array"
+        return "two rows of two numbers" if rows else f"two numbers{_bounds(inner)}" if pair else "list"
     words = {"null": "`null`", "string": "text", "boolean": "`true`, `false`", "object": "mapping"}
     if schema.get("format") == "path":
         return "path"
@@ -218,12 +224,31 @@ def default(schema: Mapping[str, Any], required: bool) -> str:
     return f"`{value if isinstance(value, str) else json.dumps(value)}`"
 
 
+def montage_schema() -> dict[str, Any]:
+    """Return the schema of a montage; focus and policy are models of their own, with tables of their own."""
+    schema = MontageSpec.model_json_schema()
+    schema["properties"]["focus"] = {"anyOf": [{"type": "object"}, {"type": "null"}], "default": None}
+    schema["properties"]["policy"] = {"type": "object", "default": {}}
+    return schema
+
+
+def sample_schema() -> dict[str, Any]:
+    """Return the schema of a list of samples; what a sample may have instead of the list's has one table."""
+    schema = SampleList.model_json_schema()
+    for name in ("survey", "search", "policy"):
+        alternative = {"anyOf": [{"type": "object"}, {"type": "null"}], "default": None}
+        schema["$defs"]["Sample"]["properties"][name] = alternative
+    return schema
+
+
 @pytest.mark.parametrize(
     ("page", "schema", "prefix"),
     [
         ("configuration.md", config_schema(), ""),
         ("quality.md", QCThresholds.model_json_schema(), "qc."),
-        ("montage.md", MontageSpec.model_json_schema(), ""),
+        ("montage.md", montage_schema(), ""),
+        ("samples.md", sample_schema(), ""),
+        ("focus.md", FocusSpec.model_json_schema(), ""),
     ],
 )
 def test_tables_of_keys(page: str, schema: dict[str, Any], prefix: str) -> None:
@@ -291,6 +316,8 @@ def _tango(server: Any, kind: str) -> dict[str, Any]:
         ("Stage", declared(StageServer)),
         ("Camera", declared(CameraServer)),
         ("Sequencer", declared(SequencerServer)),
+        ("MontageControl", declared(ControlServer)),
+        ("Loader", declared(LoaderServer)),
         ("Facility", {signal.name: signal.unit for signal in FACILITY_SIGNALS}),
     ],
 )

@@ -195,6 +195,24 @@ def put(*path: str, value: object) -> Callable[[Section], None]:
             id="montage default out of range",
         ),
         pytest.param(
+            put("suspenders", value=[{"signal": "facility.water_flw_l_min", "low": 3}]),
+            "suspenders",
+            ["suspenders", "facility.water_flw_l_min", "nearest is 'facility.water_flow_l_min'"],
+            id="signal of a suspender that does not exist",
+        ),
+        pytest.param(
+            put("suspenders", value=[{"signal": "column.beam_current_na"}]),
+            "column.beam_current_na",
+            ["suspenders.0", "neither low nor high"],
+            id="suspender without a limit",
+        ),
+        pytest.param(
+            put("suspenders", value=[{"signal": "column.beam_current_na", "lo": 1}]),
+            "lo: 1",
+            ["suspenders.0.lo is not a key", "nearest is 'low'"],
+            id="typo in a suspender",
+        ),
+        pytest.param(
             put("montage", value={"rows": 3}),
             "rows",
             ["montage.rows is not a key", "settle_s"],

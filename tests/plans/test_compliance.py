@@ -9,9 +9,15 @@ from bluesky.utils import FailedStatus, Msg
 
 from devices.errors import LimitError
 from plans import montage as montage_module
+from plans.find_rois import find_rois
+from plans.focus import autofocus_run, autostigmate_run, focus_map_run
 from plans.preprocessors import plain_errors, tolerate
+from plans.realign import realign
+from plans.resume import resume_montage
+from plans.samples import run_samples
+from plans.survey import survey
 
-PLANS = [montage_module.montage]
+PLANS = [montage_module.montage, survey]
 
 
 @pytest.mark.parametrize("plan", PLANS)
@@ -21,6 +27,40 @@ def test_signature(plan: object) -> None:
     assert names[:6] == ["sequencer", "camera", "column", "stage", "spec", "md"]
     assert parameters[5].default is None
     assert all(parameter.kind is inspect.Parameter.KEYWORD_ONLY for parameter in parameters[6:])
+    assert inspect.isgeneratorfunction(plan)
+    doc = inspect.getdoc(plan) or ""
+    for section in ("Parameters", "Returns", "Raises", "Examples"):
+        assert f"\n{section}\n---" in doc
+    for name in names:
+        assert name in doc
+
+
+@pytest.mark.parametrize("plan", [autofocus_run, autostigmate_run, focus_map_run])
+def test_signature_of_focusing(plan: object) -> None:
+    parameters = list(inspect.signature(plan).parameters.values())  # type: ignore[arg-type]
+    assert [parameter.name for parameter in parameters] == ["camera", "column", "stage", "spec", "md"]
+    assert parameters[4].default is None
+    assert inspect.isgeneratorfunction(plan)
+    doc = inspect.getdoc(plan) or ""
+    for section in ("Parameters", "Returns", "Raises", "Examples"):
+        assert f"\n{section}\n---" in doc
+
+
+@pytest.mark.parametrize(
+    ("plan", "first"),
+    [
+        (run_samples, ["loader", "sequencer", "camera", "column", "stage", "spec", "md"]),
+        (resume_montage, ["sequencer", "camera", "column", "stage", "montage_id", "md"]),
+        (realign, ["camera", "column", "stage", "anchor"]),
+        (find_rois, ["overview"]),
+    ],
+)
+def test_signature_of_plans_for_samples(plan: object, first: list[str]) -> None:
+    parameters = list(inspect.signature(plan).parameters.values())  # type: ignore[arg-type]
+    names = [parameter.name for parameter in parameters]
+    assert names[: len(first)] == first
+    assert all(parameter.kind is inspect.Parameter.KEYWORD_ONLY for parameter in parameters[len(first) :])
+    assert parameters[names.index("md")].default is None
     assert inspect.isgeneratorfunction(plan)
     doc = inspect.getdoc(plan) or ""
     for section in ("Parameters", "Returns", "Raises", "Examples"):

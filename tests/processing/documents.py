@@ -132,6 +132,7 @@ class MontageRun:
             index = self.count + offset
             values = {column.name: 0.0 for column in TILE_COLUMNS}
             values |= {"raster_index": float(index), "column": float(index), "x_um": x_um, "y_um": y_um}
+            values |= {"centre_x_um": x_um, "centre_y_um": y_um}
             values |= {"exposure_start_s": 1e9 + index * self.cycle_s, "exposure_time_s": 0.1}
             values |= {"move_time_s": 0.1, "settle_time_s": 0.05, "readout_time_s": 0.05}
             batch.append((frame, values | columns))

@@ -151,7 +151,7 @@ def test_the_picture_stays_bounded_while_the_montage_grows() -> None:
     for index in range(400):
         row, column = divmod(index, 20)
         frame = np.full((100, 100), index + 1, np.uint16)
-        mosaic.add((row, column), index, frame, (column * 90.0, row * 90.0))
+        mosaic.add((0, row, column), index, frame, (column * 90.0, row * 90.0))
         assert max(mosaic.picture().pixels.shape) <= 300 if index in (0, 3, 50, 399) else True
     picture = mosaic.picture()
     assert picture.reduction == 8
@@ -163,7 +163,7 @@ def test_tiles_edge_to_edge_leave_no_gap() -> None:
     mosaic = Mosaic(reduction=7, max_px=4096)
     for index in range(16):
         row, column = divmod(index, 4)
-        mosaic.add((row, column), index, np.full((100, 100), 9, np.uint16), (column * 100.0, row * 100.0))
+        mosaic.add((0, row, column), index, np.full((100, 100), 9, np.uint16), (column * 100.0, row * 100.0))
     assert mosaic.picture().covered.all()
 
 

@@ -34,8 +34,8 @@ def test_a_montage_with_a_tile_acquired_again(tmp_path: Path) -> None:
     assert (report.frames, report.tiles) == (5, 4)
     assert report.verdicts == {"pass": 3, "fail": 2}
     (again,) = report.reacquired
-    assert (again.row, again.column, again.attempt, again.reasons) == (0, 1, 1, ("blurred",))
-    assert report.failed == ((0, 3),)
+    assert (again.roi, again.row, again.column, again.attempt, again.reasons) == (0, 0, 1, 1, ("blurred",))
+    assert report.failed == ((0, 0, 3),)
     assert report.paths == (run.path,)
     assert report.times is not None
     # a cycle of 0.3 s; the ideal is max(0.1 move + 0.05 settle, 0.05 readout) + 0.1 exposure

@@ -192,6 +192,7 @@ def test_an_event_has_the_fields_of_the_qc_stream(qc: TileQC, start: Start) -> N
     assert fault["metrics"] == {"dark_fraction": 1.0, "limit": 0.5}
     expected = {
         "tile_index": 0,
+        "tile_roi": 0,
         "tile_row": 2,
         "tile_column": 1,
         "tile_attempt": 1,
@@ -201,6 +202,7 @@ def test_an_event_has_the_fields_of_the_qc_stream(qc: TileQC, start: Start) -> N
     assert {name: event.pop(name) for name in expected} == expected
     assert event.pop("qc_state") == "fail"
     names = {"mean_counts", "std_counts", "saturated_fraction", "dark_fraction", "sharpness", "focus_score"}
+    names |= {"anisotropy_db", "banding", "opaque_fraction"}
     assert set(event) == names
     assert all(isinstance(value, float) for value in event.values())
     json.dumps(event)

@@ -105,6 +105,7 @@ def test_binning_and_region(camera: CameraDriver, binning: int) -> None:
         CameraSettings(EXPOSURE_S, region=Region(0, 0, 10**5, 16)),
         CameraSettings(EXPOSURE_S, region=Region(-1, 0, 16, 16)),
         CameraSettings(EXPOSURE_S, region=Region(0, 0, 0, 16)),
+        CameraSettings(EXPOSURE_S, shutter_mode="BLINDS"),  # type: ignore[arg-type]
     ],
 )
 def test_impossible_settings_change_nothing(camera: CameraDriver, settings: CameraSettings) -> None:
@@ -163,3 +164,24 @@ def test_abort_drops_the_frame_that_waits(camera: CameraDriver) -> None:
 
 def test_temperature_is_a_number(camera: CameraDriver) -> None:
     assert -273.0 < camera.temperature_degc() < 100.0
+
+
+def test_every_shutter_mode_that_it_names_can_be_set(camera: CameraDriver) -> None:
+    assert camera.info.shutter_modes
+    for mode in camera.info.shutter_modes:
+        camera.configure(CameraSettings(EXPOSURE_S, shutter_mode=mode))
+        camera.expose()
+        assert camera.read(5.0).exposure_time_s == EXPOSURE_S
+
+
+def test_settings_hold_for_the_frames_to_come_only(camera: CameraDriver) -> None:
+    """A snap between two tiles has settings of its own, and gives the camera back its own."""
+    usual, other = CameraSettings(EXPOSURE_S), CameraSettings(2 * EXPOSURE_S, binning=2)
+    shapes = []
+    for settings in (usual, other, usual):
+        camera.configure(settings)
+        camera.expose()
+        frame = camera.read(5.0)
+        assert frame.exposure_time_s == settings.exposure_time_s
+        shapes.append(frame.data.shape)
+    assert shapes[0] == shapes[2] != shapes[1]

@@ -7,6 +7,7 @@ origin, a few um inside its limits.
 from __future__ import annotations
 
 import math
+import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -124,3 +125,19 @@ def test_opened_again_it_is_where_it_was(stage: StageDriver) -> None:
     stage.close()
     stage.open()
     assert near(stage.position(), 3.0, 4.0)
+
+
+def test_a_move_to_where_it_was_sent_already_stays_there(stage: StageDriver) -> None:
+    for _ in range(3):
+        stage.start_move({"x_um": 6.0, "y_um": -2.0})
+        assert near(stage.wait_still(5.0), 6.0, -2.0)
+
+
+def test_noise_of_the_read_back_is_what_the_driver_says(stage: StageDriver) -> None:
+    stage.start_move({"x_um": 6.0})
+    stage.wait_still(5.0)
+    time.sleep(0.3)  # vibration and creep are over: only noise is left
+    readings = [stage.position().x_um * 1e3 for _ in range(300)]
+    noise_nm = statistics.stdev(readings)
+    assert noise_nm <= 1.5 * stage.readback_noise_nm
+    assert stage.readback_noise_nm < 1e3 * TOLERANCE_UM

@@ -37,6 +37,16 @@ for state in ("WATER_FLOW", "NONE"):
         epics.ca.poll(0.02)
     severities.append(water.severity)
 answer["severities"] = severities
+values = []
+flow, setting = epics.PV(prefix + "WATER_FLOW", auto_monitor=False), epics.PV(prefix + "WATER_FLOW:SIM")
+for value in (1.25, float("nan")):
+    setting.put(value, wait=True)
+    for _ in range(200):
+        if (flow.get(use_monitor=False) == 1.25) == (value == 1.25):
+            break
+        epics.ca.poll(0.02)
+    values.append(flow.get(use_monitor=False))
+answer["set"] = values
 print(json.dumps(answer))
 """
 
@@ -86,6 +96,9 @@ def test_signals_limits_faults_and_the_end(ioc: subprocess.Popen[str], environme
         assert (unit, precision, low, high) == (item.unit, item.precision, *item.alarm)
     assert answer["choices"] == [FAULT_CHOICES[0], *FAULT_CHOICES]
     assert answer["severities"] == [2, 0]
+    by_hand, wandering = answer["set"]
+    assert by_hand == 1.25
+    assert 3.6 < wandering < 5.0
     started = time.monotonic()
     ioc.send_signal(signal.SIGTERM)
     assert ioc.wait(5.0) == 0

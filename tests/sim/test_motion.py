@@ -10,10 +10,13 @@ from hypothesis import strategies as st
 
 from sim.config import SimulationConfig, StageConfig
 from sim.motion import (
+    RING_SEEN,
+    SLOW_SEEN,
     Axes,
     Motion,
     move_duration_s,
     next_motion,
+    readback,
     stopped_motion,
     stuck_motion,
     true_position,
@@ -48,7 +51,22 @@ def test_a_move_stays_on_its_way(x_um: float, y_um: float, part: float) -> None:
 @given(values=st.lists(lengths, min_size=15, max_size=15), moves=st.integers(0, 2**40), stopped=st.booleans())
 def test_packing_keeps_everything(values: list[float], moves: int, stopped: bool) -> None:
     target, origin, goal = (tuple(values[i : i + 5]) for i in (0, 5, 10))
-    motion = Motion(moves, 3, 12.5, math.inf, target, origin, goal, (0.1, 0.2), (0.3, 0.4), stopped)  # type: ignore[arg-type]
+    motion = Motion(
+        moves,
+        3,
+        4,
+        5,
+        12.5,
+        math.inf,
+        target,  # type: ignore[arg-type]
+        origin,  # type: ignore[arg-type]
+        goal,  # type: ignore[arg-type]
+        (0.1, 0.2),
+        (0.3, 0.4),
+        0.5,
+        50.0,
+        stopped,
+    )
     assert Motion.unpack(motion.pack()) == motion
 
 
@@ -136,3 +154,67 @@ def test_a_time_of_another_boot_finds_the_move_done() -> None:
     motion = replace(go(IDEAL, Motion(), 10.0), started_s=1e6)
     assert not motion.moving(5.0)
     assert motion.encoder(5.0) == motion.goal
+
+
+def test_encoders_see_a_part_of_the_vibration_and_nothing_of_the_usual_creep() -> None:
+    ringing = StageConfig(step_noise_um=0, drift_nm_s=0)
+    motion = go(ringing, Motion(), 7.4)
+    seen = [readback(ringing, motion, motion.ends_s + 0.001 * i, settled=False)[0] - 7.4 for i in range(60)]
+    true = [true_position(ringing, motion, motion.ends_s + 0.001 * i, settled=False).x_um for i in range(60)]
+    still = true_position(ringing, motion, 1e6, settled=False).x_um
+    assert max(seen) > 0.02
+    assert seen == pytest.approx([RING_SEEN * (x - still) for x in true], abs=1e-4)
+    creeping = StageConfig(step_noise_um=0, ring_um=0)
+    motion = go(creeping, Motion(), 7.4)
+    assert readback(creeping, motion, motion.ends_s + 0.1, settled=False)[0] == 7.4
+    assert true_position(creeping, motion, motion.ends_s + 0.1, settled=False).x_um < still - 0.01
+
+
+def test_a_slow_stage_creeps_far_and_the_encoders_see_half_of_it() -> None:
+    motion = next_motion(
+        IDEAL.model_copy(update={"drift_nm_s": 40.0}), Motion(), (20, 0, 0, 0, 0),
+        seed=1, now_s=0.0, delay_factor=1.0, slow=1.0,
+    )  # fmt: skip
+    config = IDEAL.model_copy(update={"drift_nm_s": 40.0})
+    assert (motion.slow_moves, motion.missed_moves) == (1, 0)
+    at_s = motion.ends_s + 0.5
+    for settled in (False, True):
+        step_um = (
+            true_position(config, motion, at_s + 0.1, settled=settled).x_um
+            - true_position(config, motion, at_s, settled=settled).x_um
+        )
+        assert step_um > 0.05  # 500 nm/s at least
+        seen_um = (
+            readback(config, motion, at_s + 0.1, settled=settled)[0]
+            - readback(config, motion, at_s, settled=settled)[0]
+        )
+        assert seen_um == pytest.approx(SLOW_SEEN * step_um, rel=0.1)
+
+
+def test_a_miss_lands_off_and_the_next_move_there_lands_well() -> None:
+    config = StageConfig()
+    missed = next_motion(
+        config, Motion(), (20, 10, 0, 0, 0), seed=1, now_s=0.0, delay_factor=1.0, miss_um=3.0
+    )
+    assert math.hypot(missed.goal[0] - 20, missed.goal[1] - 10) == pytest.approx(3.0, abs=0.3)
+    assert missed.missed_moves == 1
+    again = go(config, missed, 20, 10, at_s=1e3)
+    assert math.hypot(again.goal[0] - 20, again.goal[1] - 10) < 0.3
+    # an axis that landed well stays when only the other is sent on
+    along = go(config, again, 25, 10, at_s=2e3)
+    assert along.goal[1] == again.goal[1]
+
+
+def test_a_stage_that_was_stuck_moves_to_the_same_target() -> None:
+    stuck = stuck_motion(Motion(), (20, 0, 0, 0, 0), 5.0)
+    assert go(StageConfig(step_noise_um=0), stuck, 20, at_s=10.0).goal[0] == 20
+
+
+def test_faster_time_makes_the_stage_settle_faster() -> None:
+    config = StageConfig(step_noise_um=0, ring_um=0)
+    motion = next_motion(config, Motion(), (9, 0, 0, 0, 0), seed=1, now_s=0.0, delay_factor=0.02)
+    assert motion.rate == pytest.approx(50.0)
+    still = true_position(config, motion, 1e6, settled=False).x_um
+    early = true_position(config, motion, motion.ends_s + 0.6 / 50, settled=False).x_um
+    # one decay time of 0.6 s has passed
+    assert still - early == pytest.approx(0.024 * math.exp(-1.0), rel=0.01)

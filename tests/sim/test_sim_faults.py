@@ -12,8 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from devices.column.settings import BY_NAME
 from devices.errors import OperationTimeout
 from sim.camera import SimulatedCamera
+from sim.column import SimulatedColumn
 from sim.faults import FAULT_NAMES, Fault, inject
 from sim.stage import SimulatedStage
 from sim.world import World
@@ -23,6 +25,20 @@ IN_THE_PICTURE = [
 ]  # fmt: skip
 Make = Callable[..., World]
 LARGE = {"width_px": 192, "height_px": 192}
+
+
+class Clock:
+    """The monotonic clock of the world, which stands until it is moved."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr("sim.world.monotonic_s", lambda: made.now_s)
+    return made
 
 
 def exposed(camera: SimulatedCamera) -> npt.NDArray[np.float64]:
@@ -35,7 +51,8 @@ def sharpness(frame: npt.NDArray[np.float64]) -> float:
 
 
 def test_the_list_of_faults() -> None:
-    others = {"stage_stuck", "camera_timeout", "server_crash", "disk_full"}
+    others = {"stage_stuck", "camera_timeout", "server_crash", "disk_full", "vacuum", "frozen_frame"}
+    others |= {"stage_miss", "slow_settle", "loader_jam"}
     assert set(FAULT_NAMES) == others | set(IN_THE_PICTURE)
 
 
@@ -130,3 +147,80 @@ def test_a_crash_ends_the_process_once(make_world: Make) -> None:
     second = subprocess.run(command, capture_output=True, text=True)
     assert (second.returncode, second.stdout) == (0, "done\n")
     assert [exposure.index for exposure in world.truth()] == [0, 1, 2, 3, 4]
+
+
+def test_a_timed_fault_acts_until_its_seconds_have_passed(make_world: Make, clock: Clock) -> None:
+    world = make_world(time_scale=10.0)
+    column, camera = SimulatedColumn(world.path), SimulatedCamera(world.path)
+    camera.open()
+    inject(world, Fault("beam_loss", at_exposure=1, seconds=30.0))
+    clock.now_s += 100.0
+    assert column.get("beam_current_na") != 0.0
+    exposed(camera)
+    # 30 s at ten times the speed: 3 s on the wall, whether or not anybody exposes
+    assert column.get("beam_current_na") == 0.0
+    clock.now_s += 2.9
+    exposed(camera)
+    exposed(camera)
+    assert column.get("beam_current_na") == 0.0
+    clock.now_s += 0.2
+    assert column.get("beam_current_na") != 0.0
+    exposed(camera)
+    assert [exposure.beam_on for exposure in world.truth()] == [True, False, False, True]
+
+
+def test_a_timed_fault_that_is_due_begins_when_it_is_injected(make_world: Make, clock: Clock) -> None:
+    world = make_world()
+    with World.open(world.path) as other:
+        inject(other, Fault("vacuum", seconds=5.0))
+        clock.now_s += 4.0
+        assert world.severity("vacuum") == 1.0
+        assert [fault.since_s for fault in world.faults.all()] == [clock.now_s - 4.0]
+        clock.now_s += 2.0
+        assert world.severity("vacuum") == other.severity("vacuum") == 0.0
+        inject(other, Fault("vacuum", severity=0.5, seconds=5.0))
+        assert world.severity("vacuum") == 0.5
+    clock.now_s = 0.0
+    assert world.severity("vacuum") == 0.0
+
+
+def test_bad_vacuum_is_in_alarm_and_the_gauge_overflows(make_world: Make) -> None:
+    world = make_world()
+    column = SimulatedColumn(world.path)
+    alarm = BY_NAME["column_pressure_pa"].alarm
+    assert alarm is not None
+    for severity in (0.01, 1.0):
+        inject(world, Fault("vacuum", at_exposure=world.exposures(), severity=severity))
+        assert alarm[1] < float(column.get("column_pressure_pa")) < 1e5  # type: ignore[arg-type]
+        assert column.get("vacuum_gauge_status") == "OVERFLOW"
+        world.count_exposure(world.exposures())
+        assert float(column.get("column_pressure_pa")) < alarm[1]  # type: ignore[arg-type]
+        assert column.get("vacuum_gauge_status") == "VALID"
+
+
+def test_a_frozen_camera_sends_the_frame_before(make_world: Make) -> None:
+    world = make_world(faults=[{"name": "frozen_frame", "at_exposure": 1, "count": 2}])
+    stage, camera = SimulatedStage(world.path), SimulatedCamera(world.path)
+    camera.open()
+    frames = []
+    for index in range(4):
+        stage.start_move({"x_um": 2.0 * index})
+        frames.append(exposed(camera))
+    assert (frames[1] == frames[0]).all()
+    assert (frames[2] == frames[0]).all()
+    assert (frames[3] != frames[0]).mean() > 0.9
+
+
+def test_a_fault_of_the_stage_goes_by_moves_or_by_seconds(make_world: Make, clock: Clock) -> None:
+    world = make_world()
+    inject(world, Fault("stage_miss", at_exposure=1, count=2, severity=0.3))
+    inject(world, Fault("stage_miss", at_exposure=1, count=1, severity=0.6))
+    assert world.severity_of_move("stage_miss", 0) == 0.0
+    world.count_exposure(0)
+    severities = [world.severity_of_move("stage_miss", spoiled) for spoiled in range(4)]
+    assert severities == [0.3, 0.3, 0.6, 0.0]
+    assert world.severity_of_move("slow_settle", 0) == 0.0
+    inject(world, Fault("slow_settle", seconds=2.0))
+    assert world.severity_of_move("slow_settle", 7) == 1.0
+    clock.now_s += 2.1
+    assert world.severity_of_move("slow_settle", 7) == 0.0

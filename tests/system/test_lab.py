@@ -40,6 +40,7 @@ def test_everything_answers(lab: Lab) -> None:
         "stage",
         "camera",
         "sequencer",
+        "control",
         "facility",
         "tiled",
     }
@@ -49,6 +50,7 @@ def test_everything_answers(lab: Lab) -> None:
         "em/stage/1": "ON",
         "em/camera/1": "ON",
         "em/sequencer/1": "ON",
+        "em/control/1": "ON",
     }
     assert all(one.restarts == 0 and one.memory_mb > 10 for one in status.processes)
 
@@ -88,7 +90,13 @@ def test_status_as_json(lab: Lab) -> None:
     assert result.returncode == 0
     content = json.loads(result.stdout)
     assert content["lab"]["pid"] == lab.info().pid
-    assert {one["name"] for one in content["devices"]} == {"column", "stage", "camera", "sequencer"}
+    assert {one["name"] for one in content["devices"]} == {
+        "column",
+        "stage",
+        "camera",
+        "sequencer",
+        "control",
+    }
 
 
 def test_status_as_table(lab: Lab) -> None:

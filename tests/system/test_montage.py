@@ -109,7 +109,7 @@ def test_documents_and_file_say_the_same(engine: RunEngine, devices: Devices, mo
     assert start["montage_spec"] == spec.model_dump(mode="json")
     assert (start["sample"], start["operator"], start["purpose"]) == ("grid 7", "vm", "montage")
     assert by_name["stop"]["exit_status"] == "success"
-    assert by_name["stop"]["num_events"] == {"baseline": 2, "tiles": 12}
+    assert by_name["stop"]["num_events"] == {"baseline": 2, "tiles": 12, "verdict": 1}
     with opened(frames_file(documents)) as file:
         table = {name: column[:] for name, column in file["/entry/tiles"].items()}
         assert file["/entry/data"].shape == (12, 256, 256)
@@ -119,6 +119,8 @@ def test_documents_and_file_say_the_same(engine: RunEngine, devices: Devices, mo
     assert np.abs(table["x_um"] - table["x_requested_um"]).max() < 0.5
     assert (np.diff(table["exposure_start_s"]) > 0).all()
     assert (table["exposure_time_s"] == 0.01).all()
+    assert (table["prior_dose_e_per_a2"][1:] > 0).all()
+    del table["drift_nm_s"]  # not measured with a fixed settle
     assert np.isfinite(np.array(list(table.values()))).all()
 
 

@@ -30,7 +30,7 @@ SHAPE = (96, 128)
 
 def verdict(index: int, state: str) -> dict[str, Any]:
     """Return the event of a verdict, as the plan writes it."""
-    tile = Tile(index, row=index // 10, column=index % 10, attempt=0, x_um=float(index), y_um=0.0)
+    tile = Tile(index, roi=0, row=index // 10, column=index % 10, attempt=0, x_um=float(index), y_um=0.0)
     metrics = TileMetrics(900.0, 90.0, 0.0, 0.0, 0.0, index / 10, -14.0, 100.0, 0.1)
     fault = TileFault("blurred", 1.0, 0.9, "transient", {"sharpness": 0.1})
     return Verdict(tile, metrics, (fault,) if state == "fail" else ()).as_event()

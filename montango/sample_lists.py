@@ -1,0 +1,100 @@
+"""Acquiring a list of samples in a session of its own."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from devices.errors import ConfigurationError
+from montango.lab import LabInfo
+from plans.sample_report import ListReport
+from plans.specs.samples import SampleList
+
+if TYPE_CHECKING:
+    from montango.session import Session
+
+FOLDER = "samples"
+
+
+def acquire_list(
+    info: LabInfo,
+    listed: SampleList,
+    *,
+    profile: str,
+    report_dir: Path | None = None,
+    say: Callable[[str], None] = print,
+    engine: Any = None,
+    catalog_timeout_s: float = 120.0,
+) -> ListReport:
+    """Acquire a list of samples in a laboratory that is up, and return the account.
+
+    Parameters
+    ----------
+    info
+        The laboratory; this process is connected to it.
+    listed
+        The list.
+    profile
+        Package with ``devices.py``.
+    report_dir
+        Folder of the account; None: ``samples`` in the state directory.
+    say
+        Is told what happens, a line at a time.
+    engine
+        A RunEngine of the caller's; None makes one.
+    catalog_timeout_s
+        Longest time that is waited for the catalog to be complete, s.
+
+    Raises
+    ------
+    ConfigurationError
+        The laboratory has no loader.
+    MontangoError
+        The list is refused: nothing has moved.
+    """
+    from montango.interrupts import AbortOnInterrupt
+    from montango.session import Session
+
+    make_devices = importlib.import_module(f"{profile}.devices").make_devices
+    with Session(info, make_devices, engine=engine) as session:
+        session.RE.context_managers = [AbortOnInterrupt]
+        devices = session.devices
+        if devices.loader is None:
+            raise ConfigurationError(
+                "this laboratory has no loader: give instruments.loader in montango.yaml, or run a montage"
+            )
+        try:
+            return run_list(session, listed, report_dir or Path(info.state_dir) / FOLDER, say)
+        finally:
+            session.drain(catalog_timeout_s)
+            devices.facility.destroy()  # Channel Access complains aloud of servers that end
+
+
+def run_list(
+    session: Session[Any], listed: SampleList, report_dir: Path, say: Callable[[str], None]
+) -> ListReport:
+    """Run a list in a session, and return the account; one that was interrupted has its account, too."""
+    kept: list[ListReport] = []
+    devices = session.devices
+    run_samples = session.plans["run_samples"]
+
+    def keeping() -> Any:
+        kept.append(
+            (
+                yield from run_samples(
+                    devices.loader,
+                    devices.sequencer,
+                    devices.camera,
+                    devices.column,
+                    devices.stage,
+                    listed,
+                    report_dir=report_dir,
+                    say=say,
+                )
+            )
+        )
+
+    session.RE(keeping())
+    return kept[0]

@@ -1,0 +1,59 @@
+"""Drift between two short frames, against shifts that are known."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from scipy import ndimage
+
+from devices.sequencer.dose import flux_e_per_a2_s
+from devices.sequencer.drift import DriftMeter, displacement, frames_apart_s
+
+
+def scene(seed: int = 1, side: int = 300) -> npt.NDArray[np.float64]:
+    """Return smooth structure, 0 to 1."""
+    rough = np.random.default_rng(seed).standard_normal((side, side))
+    smooth = ndimage.gaussian_filter(rough, 3.0, mode="wrap")
+    return np.asarray((smooth - smooth.min()) / np.ptp(smooth), np.float64)
+
+
+def frame(image: npt.NDArray[np.float64], dx: float, dy: float, seed: int) -> npt.NDArray[np.uint16]:
+    """Return a noisy frame of the image shifted by (dx, dy) px, without its border."""
+    moved = ndimage.shift(image, (dy, dx), order=3, mode="wrap")[20:-20, 20:-20]
+    return np.random.default_rng(seed).poisson(4000 + 4000 * moved).astype(np.uint16)
+
+
+@pytest.mark.parametrize(("dx", "dy"), [(0.0, 0.0), (0.3, -0.2), (1.5, 0.0), (-4.0, 3.25)])
+def test_displacement_to_a_tenth_of_a_pixel(dx: float, dy: float) -> None:
+    moved = displacement(frame(scene(), 0, 0, 2), frame(scene(), dx, dy, 3))
+    assert (moved.dx_px, moved.dy_px) == pytest.approx((dx, dy), abs=0.1)
+    assert moved.found
+
+
+def test_speed_is_way_over_time() -> None:
+    meter = DriftMeter(pixel_nm=16.0)
+    assert math.isnan(meter.add(frame(scene(), 0, 0, 4), 100.0))
+    # 2 px of 16 nm in 0.5 s
+    assert meter.add(frame(scene(), 2, 0, 5), 100.5) == pytest.approx(64.0, abs=4.0)
+    assert meter.add(frame(scene(), 2, 0, 6), 101.0) == pytest.approx(0.0, abs=4.0)
+
+
+def test_frames_with_nothing_in_common_are_not_measured() -> None:
+    rng = np.random.default_rng(7)
+    for side in (64, 256):
+        meter = DriftMeter(pixel_nm=16.0)
+        speeds = [meter.add(rng.poisson(100.0, (side, side)).astype(np.uint16), float(i)) for i in range(20)]
+        assert all(math.isnan(speed) for speed in speeds)
+
+
+def test_slow_limits_need_frames_far_apart() -> None:
+    assert frames_apart_s(50.0, 16.0) == pytest.approx(0.096)
+    assert frames_apart_s(1e-3, 16.0) == 2.0
+
+
+def test_flux_is_current_over_area() -> None:
+    # 1 nA is 6.24e9 e/s; a disc of 2 um is pi um^2, 3.14e8 A^2
+    assert flux_e_per_a2_s(1.0, 2.0) == pytest.approx(6.2415e9 / (math.pi * 1e8), rel=1e-4)

@@ -1,0 +1,192 @@
+"""Lists of samples on a laboratory with a loader: a short weekend, and what the policy says of failures."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from bluesky.run_engine import RunEngine
+from shapely import Polygon
+
+from devices.errors import ConfigurationError, LimitError
+from montango.bench.weekend import (
+    MONTAGE_MAGNIFICATION,
+    Weekend,
+    make_config,
+    make_list,
+    saboteur,
+    section,
+)
+from montango.lab import Lab, running_lab
+from montango.sample_lists import run_list
+from montango.session import Session
+from plans.sample_report import ListReport
+from plans.specs.samples import SampleList
+from sim.world import World
+
+if TYPE_CHECKING:
+    from montango.bench._saboteur import Saboteur
+
+pytestmark = [pytest.mark.system, pytest.mark.slow]
+
+WEEKEND = Weekend(seed=3, samples=2, rois=2, kills=1, beam_loss_s=(60.0, 200.0))
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """Return a laboratory with a cassette of two samples, at 50 x speed; this process is connected to it."""
+    before = dict(os.environ)
+    with running_lab(make_config(WEEKEND), tmp_path_factory.mktemp("lab")) as running:
+        running.connect()
+        yield running
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture(scope="module")
+def session(lab: Lab, engine: RunEngine) -> Iterator[Session[Any]]:
+    """Return a session on the laboratory."""
+    from profiles.simulated.devices import make_devices
+
+    with Session(lab.info(), make_devices, engine=engine) as made:
+        yield made
+        made.devices.disconnect()
+
+
+def acquired(session: Session[Any], listed: SampleList, folder: Path) -> ListReport:
+    """Run a list and return its account."""
+    return run_list(session, listed, folder, lambda _: None)
+
+
+@pytest.fixture(scope="module")
+def weekend(
+    lab: Lab, session: Session[Any], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[ListReport, Saboteur, Path]:
+    """Return the account of a short weekend with faults and a killed server, what was done, its folder."""
+    folder = tmp_path_factory.mktemp("account")
+    with saboteur(WEEKEND, lab) as breaking:
+        account = acquired(session, make_list(WEEKEND), folder)
+    return account, breaking, folder
+
+
+def test_it_ends_by_itself_with_every_tile_accounted_for(weekend: tuple[ListReport, Saboteur, Path]) -> None:
+    account, breaking, _ = weekend
+    text = account.as_text()
+    assert account.ended == "complete", text
+    assert account.accounted_for, text
+    assert [len(sample.rois) for sample in account.samples] == [2, 2], text
+    assert all(roi.tiles > 10 and roi.good + len(roi.bad) == roi.tiles for roi in account.rois), text
+    assert sum(roi.good for roi in account.rois) > 0.9 * sum(roi.tiles for roi in account.rois), text
+    assert breaking.killed, breaking.describe()
+
+
+def test_faults_left_their_traces(weekend: tuple[ListReport, Saboteur, Path]) -> None:
+    account, breaking, _ = weekend
+    assert sum(roi.reimaged for roi in account.rois) > 0, breaking.describe()
+    assert any("jammed" in text for sample in account.samples for text in sample.incidents)
+
+
+def test_the_microscope_is_left_safe(weekend: tuple[ListReport, Saboteur, Path]) -> None:
+    _, breaking, _ = weekend
+    assert breaking.blanked_at_end
+    assert breaking.loaded_at_end == 0
+
+
+def test_the_account_is_written(weekend: tuple[ListReport, Saboteur, Path]) -> None:
+    account, _, folder = weekend
+    (written,) = folder.glob("*.json")
+    data = json.loads(written.read_text())
+    assert data["accounted_for"] is True
+    assert [sample["barcode"] for sample in data["samples"]] == ["W01", "W02"]
+    assert written.with_suffix(".txt").read_text() == account.as_text() + "\n"
+
+
+def test_what_was_acquired_is_what_was_asked_for(
+    weekend: tuple[ListReport, Saboteur, Path], lab: Lab
+) -> None:
+    """The true exposures at the montage's magnification cover the sections as they really lay."""
+    with World.open(str(lab.info().world)) as world:
+        config = world.config
+        shots = [shot for shot in world.truth() if shot.beam_on and abs(shot.pixel_size_nm - 8.0) < 0.1]
+    half_um = 512 * 8.0e-3 / 2
+    fields = [
+        Polygon(
+            [(s.x_um + a * half_um, s.y_um + b * half_um) for a, b in ((-1, -1), (1, -1), (1, 1), (-1, 1))]
+        )
+        for s in shots
+    ]
+    from shapely import union_all
+
+    from sim.placement import Loading, Placement
+
+    seen = union_all(fields).buffer(0.15)
+    for slot in (1, 2):
+        placement = Placement.of(config, Loading(slot, 1, {str(slot): 1}))
+        for number in range(WEEKEND.rois):
+            true = Polygon([placement.to_stage(*point) for point in section(WEEKEND, slot, number)])
+            assert seen.intersection(true).area > 0.95 * true.area, (slot, number)
+
+
+def given(samples: list[dict[str, Any]], **policy: Any) -> SampleList:
+    """Return a list of samples with given ROIs of one tile."""
+    montage = {"rows": 1, "columns": 1, "overlap": 0.0, "magnification": MONTAGE_MAGNIFICATION}
+    return SampleList.model_validate(
+        {"name": "given", "montage": montage, "samples": samples, "policy": {"attempts": 1, **policy}}
+    )
+
+
+FAR = {"name": "far", "centre_um": [5000, 0]}
+NEAR = {"name": "near", "centre_um": [1, 2]}
+
+
+def test_it_carries_on_past_what_fails(session: Session[Any], tmp_path: Path) -> None:
+    samples = [
+        {"slot": 5, "name": "empty", "rois": [NEAR]},
+        {"slot": 1, "name": "there", "rois": [FAR, NEAR]},
+    ]
+    account = acquired(session, given(samples), tmp_path)
+    assert account.ended == "complete"
+    assert account.accounted_for
+    empty, there = account.samples
+    assert empty.status == "failed"
+    assert "slot 5 is EMPTY" in empty.reason
+    assert [roi.status for roi in there.rois] == ["failed", "good"], account.as_text()
+    assert "x_um = 5000 um is outside its limits" in there.rois[0].reason
+
+
+def test_stop_means_stop(lab: Lab, session: Session[Any], tmp_path: Path) -> None:
+    samples = [
+        {"slot": 1, "name": "first", "rois": [FAR, NEAR]},
+        {"slot": 2, "name": "second", "rois": [NEAR]},
+    ]
+    account = acquired(session, given(samples, on_montage_failure="stop"), tmp_path)
+    assert account.ended == "stopped"
+    assert "first, ROI far" in account.reason
+    assert [roi.status for roi in account.samples[0].rois] == ["failed", "skipped"]
+    assert account.samples[1].status == "skipped"
+    assert account.accounted_for
+    with World.open(str(lab.info().world)) as world:
+        assert world.loading().slot == 0
+
+
+def test_a_wrong_cassette_is_refused_before_anything_moves(
+    lab: Lab, session: Session[Any], tmp_path: Path
+) -> None:
+    with World.open(str(lab.info().world)) as world:
+        loads = world.loading().loads
+        for sample, error, words in (
+            (
+                {"slot": 1, "name": "a", "barcode": "X9", "rois": [NEAR]},
+                ConfigurationError,
+                "'W01', not 'X9'",
+            ),
+            ({"slot": 99, "name": "a", "rois": [NEAR]}, LimitError, "slot = 99 is outside"),
+        ):
+            with pytest.raises(error, match=words):
+                acquired(session, given([sample]), tmp_path)
+        assert world.loading().loads == loads
+    assert list(tmp_path.iterdir()) == []
