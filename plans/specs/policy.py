@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -64,6 +64,13 @@ class Rule(BaseModel):
         default="fail", description="what becomes of a tile that still has it after the last attempt"
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _no_attempts_where_nothing_is_repeated(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("action") in ("accept", "stop", "stop_at_end"):
+            return {"attempts": 0, **data}
+        return data
+
     @model_validator(mode="after")
     def _attempts_fit_the_action(self) -> Rule:
         again = self.action in ("reimage", "refocus", "settle", "wait_for_beam")
@@ -72,7 +79,7 @@ class Rule(BaseModel):
                 f"action = {self.action} with attempts = 0 would do nothing; give attempts of 1 to 10, or "
                 f"action = accept"
             )
-        if not again and "attempts" in self.model_fields_set and self.attempts:
+        if not again and self.attempts:
             raise ValueError(
                 f"attempts = {self.attempts} has no meaning for action = {self.action}; leave it out"
             )
@@ -95,8 +102,8 @@ class VerdictPolicy(BaseModel):
 
     Examples
     --------
-    >>> VerdictPolicy(fold=Rule(action="accept")).rule("fold").action
-    'accept'
+    >>> VerdictPolicy(fold=Rule(action="reimage", attempts=1)).rule("fold").action
+    'reimage'
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -109,10 +116,10 @@ class VerdictPolicy(BaseModel):
     damaged: Rule = Field(default=_again("reimage"), description="lines lost or torn")
     frozen: Rule = Field(default=_again("reimage"), description="the frame before came once more")
     debris: Rule = Field(
-        default=_again("reimage", 1, "needs_review"), description="dirt over a part of the tile"
+        default=Rule(action="accept"), description="dirt over a part of the tile: kept for review"
     )
     fold: Rule = Field(
-        default=_again("reimage", 1, "needs_review"), description="a fold of the section in the tile"
+        default=Rule(action="accept"), description="a fold of the section in the tile: kept for review"
     )
     charging: Rule = Field(
         default=_again("reimage", 2, "needs_review"), description="bright and dark bands of a charged sample"

@@ -65,6 +65,14 @@ def test_every_kind_has_a_rule_and_a_line_in_the_table() -> None:
 
 
 @pytest.mark.parametrize(
+    "action", ["reimage", "refocus", "settle", "wait_for_beam", "accept", "stop", "stop_at_end"]
+)
+def test_a_rule_comes_back_from_json(action: Any) -> None:
+    rule = Rule(action=action)
+    assert Rule.model_validate_json(rule.model_dump_json()) == rule
+
+
+@pytest.mark.parametrize(
     ("wrong", "names"),
     [
         ({"blurred": {"action": "reimage", "attempts": 0}}, ["attempts", "accept"]),

@@ -56,8 +56,20 @@ def addresses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, st
         {"class": server, "devices": [{"name": f"em/{kind}/1", "properties": one}]}
         for kind, (server, one) in properties.items()
     ]
-    with MultiDeviceTestContext(devices, process=True, host="127.0.0.1", port=port, timeout=60):
-        yield found
+    context = MultiDeviceTestContext(devices, process=True, host="127.0.0.1", port=port, timeout=60)
+    _start(context)
+    yield found
+    context.stop()
+
+
+def _start(context: Any) -> None:
+    """Start the servers; a first look that came before they listened bars another for a second."""
+    try:
+        context.start()
+    except tango.DevFailed:
+        threading.Event().wait(1.5)
+        context.server = tango.DeviceProxy(context.get_server_access())
+        context.server.ping()
 
 
 @pytest.fixture

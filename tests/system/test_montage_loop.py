@@ -71,8 +71,6 @@ def test_a_clean_montage_has_no_tile_acquired_again(bench: Bench, centre: tuple[
         ("drift_burst", "smeared", "again: settle"),
         ("corrupted_frame", "damaged", "again: reimage"),
         ("frozen_frame", "frozen", "again: reimage"),
-        ("debris", "debris", "again: reimage"),
-        ("fold", "fold", "again: reimage"),
         ("charging", "charging", "again: reimage"),
     ],
 )
@@ -112,10 +110,21 @@ def test_lost_beam_is_waited_for_blanked_and_the_dark_tiles_follow(bench: Bench)
     assert ended.verdict["time_hold_s"] > 0
 
 
+@pytest.mark.parametrize("fault", ["debris", "fold"])
+def test_what_lies_on_the_specimen_is_kept_for_review_without_more_dose(bench: Bench, fault: str) -> None:
+    bench.arm(fault, 6)
+    ended = bench.run(MontageSpec(rows=4, columns=4, **SPEC))
+    assert ended.decisions == [(fault, "keep")]
+    assert ended.exposures == 16
+    assert ended.verdict["montage_needs_review"] == 1
+    assert ended.verdict["montage_verdict"] == "GOOD"
+
+
 def test_dirt_that_stays_is_kept_for_review_and_damage_that_stays_fails(bench: Bench) -> None:
     bench.arm("debris", 6, count=1)
     bench.arm("debris", 16, count=5)
-    ended = bench.run(MontageSpec(rows=4, columns=4, **SPEC))
+    again = VerdictPolicy(debris=Rule(action="reimage", attempts=1, afterwards="needs_review"))
+    ended = bench.run(MontageSpec(rows=4, columns=4, policy=again, **SPEC))
     assert ended.decisions == [("debris", "again: reimage"), ("debris", "keep")]
     assert ended.verdict["montage_needs_review"] == 1
     assert ended.verdict["montage_verdict"] == "GOOD"
@@ -205,8 +214,11 @@ def test_operator_pauses_resumes_retries_accepts_and_ends(bench: Bench) -> None:
     assert control.progress.state == "cancelled"
 
     bench.arm("debris", 6)
-    spec = MontageSpec(rows=4, columns=4, policy=VerdictPolicy(debris=Rule(action="accept")), **SPEC)
-    ended = bench.run(spec, after(16, lambda: control.ask(Request.ACCEPT)), control=control)
+    ended = bench.run(
+        MontageSpec(rows=4, columns=4, **SPEC),
+        after(16, lambda: control.ask(Request.ACCEPT)),
+        control=control,
+    )
     assert ended.events("qc_decision")[-1]["qc_state"] == "pass"
 
 

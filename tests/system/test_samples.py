@@ -119,16 +119,18 @@ def test_what_was_acquired_is_what_was_asked_for(
         )
         for s in shots
     ]
-    from shapely import union_all
-
     from sim.placement import Loading, Placement
 
-    seen = union_all(fields).buffer(0.15)
+    # one after the other: shapely.union_all of GEOS 3.14.1 loses frames that share edges
+    seen: Any = Polygon()
+    for field in fields:
+        seen = seen.union(field)
+    seen = seen.buffer(0.15)
     for slot in (1, 2):
         placement = Placement.of(config, Loading(slot, 1, {str(slot): 1}))
         for number in range(WEEKEND.rois):
             true = Polygon([placement.to_stage(*point) for point in section(WEEKEND, slot, number)])
-            assert seen.intersection(true).area > 0.95 * true.area, (slot, number)
+            assert seen.intersection(true).area > 0.98 * true.area, (slot, number)
 
 
 def given(samples: list[dict[str, Any]], **policy: Any) -> SampleList:
