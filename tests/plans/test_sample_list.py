@@ -57,7 +57,7 @@ def test_the_surveys_montage_accepts_what_does_not_hide_a_section() -> None:
     assert spec.policy.fold.action == "accept"
     assert spec.policy.critical == "go_on"
     own = SurveySpec(magnification=200, montage={"rows": 1, "columns": 1, "policy": {}}).spec()
-    assert own.policy.fold.action == "reimage"
+    assert own.policy.blurred.action == "refocus"
 
 
 def test_json_and_yaml_round_trip(tmp_path: Path) -> None:

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import tango
-from tango.test_context import MultiDeviceTestContext
 
-from devices.column.server import ColumnServer
 from devices.errors import MontangoError
-from devices.montage_control.server import ControlServer
-from devices.stage.server import StageServer
 from plans.control import Progress, Request
 from plans.tango_control import TangoControl
 from sim.config import SimulationConfig
 from sim.world import World
+from tests.plans.control_servers import addresses as control_addresses
 
 pytestmark = pytest.mark.tango
 
@@ -34,42 +33,17 @@ def addresses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, st
     World.create(folder / "world", SimulationConfig(timing="real")).close()
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]  # known beforehand: the control server is told where the others are
-    found = {
-        kind: f"tango://127.0.0.1:{port}/em/{kind}/1#dbase=no" for kind in ("column", "stage", "control")
-    }
-    simulated = json.dumps({"world": str(folder / "world")})
-    board = json.dumps({"lost_after_s": LOST_AFTER_S, "state_file": str(folder / "control.json")})
-    properties: dict[str, tuple[type[Any], dict[str, str]]] = {
-        "column": (ColumnServer, {"driver": "sim.column:SimulatedColumn", "driver_options": simulated}),
-        "stage": (StageServer, {"driver": "sim.stage:SimulatedStage", "driver_options": simulated}),
-        "control": (
-            ControlServer,
-            {
-                "driver": "devices.montage_control.board:Board",
-                "driver_options": board,
-                "column_device": found["column"],
-                "stage_device": found["stage"],
-            },
-        ),
-    }
-    devices = [
-        {"class": server, "devices": [{"name": f"em/{kind}/1", "properties": one}]}
-        for kind, (server, one) in properties.items()
-    ]
-    context = MultiDeviceTestContext(devices, process=True, host="127.0.0.1", port=port, timeout=60)
-    _start(context)
-    yield found
-    context.stop()
-
-
-def _start(context: Any) -> None:
-    """Start the servers; a first look that came before they listened bars another for a second."""
-    try:
-        context.start()
-    except tango.DevFailed:
-        threading.Event().wait(1.5)
-        context.server = tango.DeviceProxy(context.get_server_access())
-        context.server.ping()
+    command = [sys.executable, "-m", "tests.plans.control_servers", str(folder), str(port), str(LOST_AFTER_S)]
+    root = Path(__file__).parents[2]
+    with subprocess.Popen(
+        command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as servers:
+        assert servers.stdout is not None
+        assert any(line.startswith("READY") for line in servers.stdout)
+        yield control_addresses(port)
+        assert servers.stdin is not None
+        servers.stdin.close()
+        servers.stdout.read()
 
 
 @pytest.fixture

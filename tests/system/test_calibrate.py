@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,6 +103,7 @@ def bench(
     folder = tmp_path_factory.mktemp("calibrate")
     config = make_config(FRAME_PX, catalog=False, simulation={**TRUTH, "timing": "fast"})
     lab = Lab(config, folder / "lab")
+    before = dict(os.environ)
     lab.up()
     try:
         lab.connect()
@@ -110,6 +112,8 @@ def bench(
         devices.disconnect()
     finally:
         lab.down()
+        os.environ.clear()
+        os.environ.update(before)
 
 
 @pytest.fixture(scope="module")

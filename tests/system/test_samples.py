@@ -126,11 +126,16 @@ def test_what_was_acquired_is_what_was_asked_for(
     for field in fields:
         seen = seen.union(field)
     seen = seen.buffer(0.15)
-    for slot in (1, 2):
+    checked = 0
+    for slot, sample in enumerate(weekend[0].samples, 1):
         placement = Placement.of(config, Loading(slot, 1, {str(slot): 1}))
-        for number in range(WEEKEND.rois):
+        for number, roi in enumerate(sample.rois):
+            if roi.bad:
+                continue  # a tile that is accounted for as bad may have been dark, or nowhere
             true = Polygon([placement.to_stage(*point) for point in section(WEEKEND, slot, number)])
-            assert seen.intersection(true).area > 0.98 * true.area, (slot, number)
+            assert seen.intersection(true).area > 0.98 * true.area, (slot, number, roi)
+            checked += 1
+    assert checked >= 2
 
 
 def given(samples: list[dict[str, Any]], **policy: Any) -> SampleList:
