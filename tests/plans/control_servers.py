@@ -1,7 +1,7 @@
 """A column, a stage and the montage-control server that watches them, in a process of their own.
 
-``python -m tests.plans.control_servers FOLDER PORT LOST_AFTER_S``: started and not forked, because a fork of a
-process that has used Tango cannot serve it.
+``python -m tests.plans.control_servers FOLDER PORT LOST_AFTER_S``: started and not forked, since a fork of
+a process that has used Tango cannot serve it.
 """
 
 from __future__ import annotations
