@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from devices.errors import LimitError
+from devices.errors import ConfigurationError, LimitError
 from devices.stage.driver import StageLimits
 from plans.dose import flux_e_per_a2_s, largest_of
 from plans.specs.grid import Grid, Tile
+
+MONTAGE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+def check_montage_id(montage_id: str) -> None:
+    """Refuse an id that cannot be the beginning of a file's name.
+
+    Raises
+    ------
+    ConfigurationError
+        Naming the id and what is allowed.
+    """
+    if not MONTAGE_ID.fullmatch(montage_id):
+        raise ConfigurationError(
+            f"montage_id = {montage_id!r} is not 1 to 100 letters, digits, '.', '_' and '-', the first a "
+            f"letter or digit: files are named after it; give another, or leave it out"
+        )
 
 
 def check_positions(tiles: Iterable[Tile], limits: StageLimits) -> None:

@@ -21,6 +21,7 @@ from devices.sequencer.device import Sequencer
 from devices.stage.device import Stage
 from plans.beam_guard import BeamGuard
 from plans.calibrations import CalibrationStore
+from plans.checks import check_montage_id
 from plans.control import Control, LocalControl
 from plans.preprocessors import cause_of, plain_errors, tolerate
 from plans.record import MontageRecord
@@ -99,7 +100,7 @@ def montage(
     Raises
     ------
     ConfigurationError
-        A calibration is missing; nothing has moved.
+        A calibration is missing, or ``montage_id`` cannot name files; nothing has moved.
     LimitError
         A tile outside the stage's limits, too little disk, or too much dose; nothing has moved. Also where a
         tile on the way would exceed the dose.
@@ -144,6 +145,8 @@ class _Run:
 
     def checked(self) -> Generator[Msg, Any, str]:
         """Check, then acquire with the beam and the stage in safe hands."""
+        if "montage_id" in self.md:
+            check_montage_id(str(self.md["montage_id"]))
         ready = yield from prepare(
             self.camera,
             self.column,

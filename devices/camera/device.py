@@ -108,6 +108,7 @@ class _Files(DetectorDataLogic):
         self.camera = camera
         self.data_dir = data_dir
         self.is_open = False
+        self._count: FrameCount | None = None
 
     async def prepare_unbounded(self, datakey_name: str) -> StreamResourceDataProvider:
         camera = self.camera
@@ -134,16 +135,18 @@ class _Files(DetectorDataLogic):
             )
             for column in TILE_COLUMNS
         ]
+        self._count = FrameCount(camera.frames_written, camera.count_written)
         return StreamResourceDataProvider(
             uri=f"file://localhost{path}",
             resources=[image, *columns],
             mimetype="application/x-hdf5",
-            collections_written_signal=cast(
-                "SignalR[int]", FrameCount(camera.frames_written, camera.count_written)
-            ),
+            collections_written_signal=cast("SignalR[int]", self._count),
         )
 
     async def stop(self) -> None:
+        if self._count is not None:
+            self._count.close()
+            self._count = None
         if self.is_open:
             self.is_open = False
             try:

@@ -63,6 +63,11 @@ class FrameCount:
         """End what `subscribe_reading` began."""
         self._watches.pop(function).cancel()
 
+    def close(self) -> None:
+        """End what still watches: no frame follows. Who waits for one has a timeout of its own."""
+        for task in self._watches.values():
+            task.cancel()
+
     async def _watch(self, function: Listener) -> None:
         news = asyncio.Event()
 

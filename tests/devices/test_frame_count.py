@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,13 @@ import bluesky.plans as bp
 import bluesky.preprocessors as bpp
 import numpy as np
 import pytest
-from bluesky.run_engine import RunEngine
+from bluesky.run_engine import RunEngine, call_in_bluesky_event_loop
 from bluesky.utils import Msg
 from ophyd_async.core import DetectorTrigger, TriggerInfo, init_devices
 from tango.test_context import MultiDeviceTestContext
 
 from devices.camera.device import Camera
+from devices.camera.frame_count import FrameCount
 from devices.camera.server import CameraServer
 from devices.tiles import SEQUENCER_COLUMNS
 from plans.stubs.ask import ask
@@ -93,3 +95,17 @@ def test_the_count_of_a_file_before_is_not_taken_for_this_one(engine: RunEngine,
         documents: list[tuple[str, Any]] = []
         engine(bp.count([camera], num=2), lambda name, doc: documents.append((name, doc)))  # noqa: B023
         assert collected(documents) == 2
+
+
+def test_nothing_is_asked_of_the_server_once_the_file_is_closed(engine: RunEngine, camera: Camera) -> None:
+    """A watch that outlived its file would log for ever once the camera is gone."""
+
+    async def look() -> bool:
+        count = FrameCount(camera.frames_written, camera.count_written)
+        count.subscribe_reading(lambda _: None)
+        (watch,) = count._watches.values()
+        count.close()
+        await asyncio.wait([watch], timeout=10.0)
+        return watch.cancelled()
+
+    assert call_in_bluesky_event_loop(look())

@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 
 from devices.errors import ConfigurationError, LimitError
 from devices.stage.driver import StageLimits
-from plans.checks import check_disk, check_dose, check_positions, dose_per_exposure, largest_dose
+from plans.checks import (
+    check_disk,
+    check_dose,
+    check_montage_id,
+    check_positions,
+    dose_per_exposure,
+    largest_dose,
+)
 from plans.specs.grid import make_grid
 from plans.specs.montage import MontageSpec
 from plans.specs.view import View
@@ -71,3 +78,14 @@ def test_dose_over_budget_names_both() -> None:
     check_dose(10.0, 9.0)
     with pytest.raises(LimitError, match=r"12 e/A\^2.*max_dose_e_per_a2 = 10"):
         check_dose(10.0, 12.0)
+
+
+@pytest.mark.parametrize("montage_id", ["", "../up", "a/b", ".hidden", "a b", "m" * 101])
+def test_an_id_that_cannot_name_files_is_refused(montage_id: str) -> None:
+    with pytest.raises(ConfigurationError, match="montage_id"):
+        check_montage_id(montage_id)
+
+
+@pytest.mark.parametrize("montage_id", ["m20261121-a1b2c3", "grid_7.section-2"])
+def test_an_id_that_can_name_files_is_taken(montage_id: str) -> None:
+    check_montage_id(montage_id)
