@@ -10,7 +10,7 @@ help:
 	@echo "make demo       acquire a montage on a simulated microscope"
 	@echo "make test       run the tests"
 	@echo "make lint       ruff; make types: mypy; make contracts: import-linter"
-	@echo "make wheel      build the wheel and run the tests against it"
+	@echo "make wheel      build the wheel, install it by itself and see that it is whole"
 	@echo "make lock       renew requirements.lock after a change of pyproject.toml"
 
 setup: $(READY)

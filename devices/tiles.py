@@ -35,8 +35,12 @@ SEQUENCER_COLUMNS: tuple[TileColumn, ...] = (
     TileColumn("x_um", "um", "stage x read back when the exposure began"),
     TileColumn("y_um", "um", "stage y read back when the exposure began"),
     TileColumn("z_um", "um", "stage z read back when the exposure began"),
-    TileColumn("centre_x_um", "um", "stage x of the image centre: read-back and what image shift adds"),
-    TileColumn("centre_y_um", "um", "stage y of the image centre: read-back and what image shift adds"),
+    TileColumn(
+        "centre_x_um", "um", "stage x of the image centre: read-back and image shift, less stage_offset_um"
+    ),
+    TileColumn(
+        "centre_y_um", "um", "stage y of the image centre: read-back and image shift, less stage_offset_um"
+    ),
     TileColumn("image_shift_x_um", "um", "image shift along x"),
     TileColumn("image_shift_y_um", "um", "image shift along y"),
     TileColumn("defocus_um", "um", "defocus set, underfocus negative"),

@@ -131,6 +131,12 @@ class CameraSection(Instrument):
     """The camera, with its ring of frames."""
 
     ring_slots: int = Field(default=8, ge=2, le=1024, description="frames the ring holds for live readers")
+    readout_timeout_s: float = Field(
+        default=30.0,
+        gt=0,
+        le=50,
+        description="longest time from the end of an exposure to its frame on disk, s",
+    )
 
 
 class SequencerSection(Instrument):

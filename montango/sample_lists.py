@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from devices.errors import ConfigurationError
 from montango.lab import LabInfo
+from plans.continued_list import find_account
 from plans.sample_report import ListReport
 from plans.specs.samples import SampleList
 
@@ -18,12 +20,24 @@ if TYPE_CHECKING:
 FOLDER = "samples"
 
 
+@dataclass(frozen=True)
+class GoingOn:
+    """How to go on with a list whose process has ended.
+
+    ``accept_changes``: although the list differs; ``retry``: what failed is tried again, too.
+    """
+
+    accept_changes: bool = False
+    retry: bool = False
+
+
 def acquire_list(
     info: LabInfo,
     listed: SampleList,
     *,
     profile: str,
     report_dir: Path | None = None,
+    going_on: GoingOn | None = None,
     say: Callable[[str], None] = print,
     engine: Any = None,
     catalog_timeout_s: float = 120.0,
@@ -40,6 +54,8 @@ def acquire_list(
         Package with ``devices.py``.
     report_dir
         Folder of the account; None: ``samples`` in the state directory.
+    going_on
+        Go on with the newest account of this list in that folder; None begins the list.
     say
         Is told what happens, a line at a time.
     engine
@@ -50,13 +66,16 @@ def acquire_list(
     Raises
     ------
     ConfigurationError
-        The laboratory has no loader.
+        The laboratory has no loader, or there is no account to go on with.
     MontangoError
         The list is refused: nothing has moved.
     """
     from montango.interrupts import AbortOnInterrupt
     from montango.session import Session
 
+    folder = report_dir or Path(info.state_dir) / FOLDER
+    if going_on is not None:
+        find_account(folder, listed.name)  # refused before anything is connected
     make_devices = importlib.import_module(f"{profile}.devices").make_devices
     with Session(info, make_devices, engine=engine) as session:
         session.RE.context_managers = [AbortOnInterrupt]
@@ -66,16 +85,26 @@ def acquire_list(
                 "this laboratory has no loader: give instruments.loader in montango.yaml, or run a montage"
             )
         try:
-            return run_list(session, listed, report_dir or Path(info.state_dir) / FOLDER, say)
+            return run_list(session, listed, folder, say, going_on)
         finally:
             session.drain(catalog_timeout_s)
             devices.facility.destroy()  # Channel Access complains aloud of servers that end
 
 
 def run_list(
-    session: Session[Any], listed: SampleList, report_dir: Path, say: Callable[[str], None]
+    session: Session[Any],
+    listed: SampleList,
+    report_dir: Path,
+    say: Callable[[str], None],
+    going_on: GoingOn | None = None,
 ) -> ListReport:
-    """Run a list in a session, and return the account; one that was interrupted has its account, too."""
+    """Run a list in a session, or go on with one, and return the account, also of one that is stopped.
+
+    The account is read only here: the session is the one that may write it.
+    """
+    options: dict[str, Any] = {"report_dir": report_dir, "say": say}
+    if going_on is not None:
+        options |= {**asdict(going_on), "account": find_account(report_dir, listed.name)}
     kept: list[ListReport] = []
     devices = session.devices
     run_samples = session.plans["run_samples"]
@@ -90,8 +119,7 @@ def run_list(
                     devices.column,
                     devices.stage,
                     listed,
-                    report_dir=report_dir,
-                    say=say,
+                    **options,
                 )
             )
         )

@@ -125,8 +125,9 @@ class Session(AbstractContextManager["Session[DevicesT]"], Generic[DevicesT]):
         self.journal = Journal(journal_dir).queued()
         self.catalog_writer = CatalogWriter(lab.tiled["uri"], lab.tiled["api_key"], journal_dir)
         self.thresholds = QCThresholds(**(config.qc if thresholds is None else thresholds))
-        self.qc = TileQC(self.thresholds)
-        self.overview = Overview(Path(lab.data_dir) / "overviews", self.emit)
+        references = self.calibrations.folder
+        self.qc = TileQC(self.thresholds, calibrations=references)
+        self.overview = Overview(Path(lab.data_dir) / "overviews", self.emit, calibrations=references)
         self.summary = MontageSummary()
         self._queued: list[QueuedCallback] = [
             self.qc.queued(),

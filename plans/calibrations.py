@@ -38,6 +38,8 @@ CalibrationKind = Literal[
     "distortion",
 ]
 KINDS: Final[tuple[CalibrationKind, ...]] = get_args(CalibrationKind)
+EXPOSURE_TOLERANCE: Final = 0.01
+"""How far, relative, the exposure of a dark reference may be from that of a frame."""
 Value = float | list[float] | list[list[float]]
 
 
@@ -49,12 +51,22 @@ class Kind(NamedTuple):
     magnification: bool
     camera: bool
     binning: bool
+    exposure: bool = False
+
+
+class Settings(NamedTuple):
+    """What a calibration is wanted for; None: whatever."""
+
+    magnification: float | None = None
+    camera: str | None = None
+    binning: int | None = None
+    exposure_time_s: float | None = None
 
 
 ABOUT: Final[Mapping[CalibrationKind, Kind]] = {
     "stage_camera": Kind("pixel size and rotation", "calibrate_stage_camera", True, True, False),
     "image_shift": Kind("image-shift matrix", "calibrate_image_shift", True, True, False),
-    "dark": Kind("dark reference", "calibrate_dark", False, True, True),
+    "dark": Kind("dark reference", "calibrate_dark", False, True, True, exposure=True),
     "bright": Kind("bright reference", "calibrate_bright", True, True, True),
     "exposure": Kind("exposure time", "calibrate_exposure", True, True, True),
     "beam": Kind("beam centre and diameter", "calibrate_beam", True, True, False),
@@ -197,15 +209,14 @@ class CalibrationStore:
         magnification: float | None = None,
         camera: str | None = None,
         binning: int | None = None,
+        exposure_time_s: float | None = None,
     ) -> Calibration | None:
         """Return the newest calibration of a kind that holds for these settings, or None.
 
         A setting that is None, or that the kind does not depend on (`ABOUT`), is not compared.
         """
-        for one in self._of(kind):
-            if not misfits(one, magnification=magnification, camera=camera, binning=binning):
-                return one
-        return None
+        wanted = Settings(magnification, camera, binning, exposure_time_s)
+        return next((one for one in self._of(kind) if not misfits(one, wanted)), None)
 
     def require(
         self,
@@ -214,6 +225,7 @@ class CalibrationStore:
         magnification: float | None = None,
         camera: str | None = None,
         binning: int | None = None,
+        exposure_time_s: float | None = None,
         max_age_s: float = math.inf,
     ) -> Calibration:
         """Return the newest calibration of a kind that holds for these settings and is no older than allowed.
@@ -223,22 +235,21 @@ class CalibrationStore:
         ConfigurationError
             Naming the kind, what it is needed for, why none will do, and the plan that makes it.
         """
-        about = ABOUT[kind]
-        one = self.newest(kind, magnification=magnification, camera=camera, binning=binning)
+        about, wanted = ABOUT[kind], Settings(magnification, camera, binning, exposure_time_s)
+        held = self._of(kind)
+        one = next((one for one in held if not misfits(one, wanted)), None)
         if one is None:
-            others = self._of(kind)
             reason = "it was never made"
-            if others:
-                wrong = misfits(others[0], magnification=magnification, camera=camera, binning=binning)
-                reason = f"the newest is for {' and '.join(wrong)}"
+            if held:
+                reason = f"the newest is for {' and '.join(misfits(held[0], wanted))}"
         else:
             age_s = time.time() - one.made_at_s
             if age_s <= max_age_s:
                 return one
             reason = f"the newest is stale: {age_s / 3600:.2g} h old, over {max_age_s / 3600:.2g} h"
         raise ConfigurationError(
-            f"calibration {kind} ({about.title}) {_wanted(about, magnification, camera, binning)}is missing: "
-            f"{reason}; run {about.plan}"
+            f"calibration {kind} ({about.title}) {_wanted(about, wanted)}is missing: {reason}; "
+            f"run {about.plan}"
         )
 
     def _of(self, kind: CalibrationKind) -> list[Calibration]:
@@ -253,29 +264,32 @@ class CalibrationStore:
         return one.model_copy(update={"arrays": self.folder / one.arrays.name}) if one.arrays else one
 
 
-def misfits(
-    one: Calibration, *, magnification: float | None, camera: str | None, binning: int | None
-) -> list[str]:
-    """Return what of a calibration is of another magnification, camera or binning, in words."""
+def misfits(one: Calibration, wanted: Settings) -> list[str]:
+    """Return what of a calibration is of other settings than those wanted, in words."""
     about = ABOUT[one.kind]
     wrong = []
-    same = magnification is None or math.isclose(one.magnification, magnification, rel_tol=1e-6)
+    same = wanted.magnification is None or math.isclose(one.magnification, wanted.magnification, rel_tol=1e-6)
     if about.magnification and not same:
         wrong.append(f"magnification {one.magnification:g}")
-    if about.camera and camera is not None and one.camera != camera:
+    if about.camera and wanted.camera is not None and one.camera != wanted.camera:
         wrong.append(f"camera {one.camera}")
-    if about.binning and binning is not None and one.binning != binning:
+    if about.binning and wanted.binning is not None and one.binning != wanted.binning:
         wrong.append(f"binning {one.binning}")
+    if about.exposure and wanted.exposure_time_s is not None:
+        exposure_s = one.number("exposure_time_s")
+        if not math.isclose(exposure_s, wanted.exposure_time_s, rel_tol=EXPOSURE_TOLERANCE):
+            wrong.append(f"exposure_time_s {exposure_s:g}")
     return wrong
 
 
-def _wanted(about: Kind, magnification: float | None, camera: str | None, binning: int | None) -> str:
-    named = [
-        (about.magnification, "magnification", f"{magnification:g}" if magnification is not None else None),
-        (about.camera, "camera", camera),
-        (about.binning, "binning", binning),
+def _wanted(about: Kind, wanted: Settings) -> str:
+    named = zip(Settings._fields, wanted, strict=True)
+    matters = (about.magnification, about.camera, about.binning, about.exposure)
+    words = [
+        f"{name} {value if isinstance(value, str) else f'{value:g}'}"
+        for matter, (name, value) in zip(matters, named, strict=True)
+        if matter and value is not None
     ]
-    words = [f"{name} {value}" for matters, name, value in named if matters and value is not None]
     return f"for {', '.join(words)} " if words else ""
 
 

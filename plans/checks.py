@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from devices.errors import ConfigurationError, LimitError
@@ -30,21 +30,32 @@ def check_montage_id(montage_id: str) -> None:
         )
 
 
-def check_positions(tiles: Iterable[Tile], limits: StageLimits) -> None:
+def check_positions(tiles: Iterable[Tile], limits: StageLimits, roi_names: Sequence[str] = ()) -> None:
     """Refuse a grid with a tile outside the stage's limits.
+
+    Parameters
+    ----------
+    tiles
+        The tiles.
+    limits
+        What the stage reaches.
+    roi_names
+        Names of the regions of interest, by the tiles' ``roi``; empty where the montage has none.
 
     Raises
     ------
     LimitError
-        Naming the first such tile, its coordinate and the limit.
+        Naming the first such tile, its region, its coordinate and the limit.
     """
     for tile in tiles:
         try:
             limits.check({"x_um": tile.x_um, "y_um": tile.y_um})
         except LimitError as error:
+            where = f"ROI {roi_names[tile.roi]!r}, " if roi_names else ""
+            remedy = "move or cut that ROI" if roi_names else "move centre_um, or take fewer rows and columns"
             raise LimitError(
-                f"tile (row {tile.row}, column {tile.column}) lies outside the stage's limits: {error}; "
-                f"or move centre_um, or take fewer rows and columns"
+                f"tile ({where}row {tile.row}, column {tile.column}) lies outside the stage's limits: "
+                f"{error}; or {remedy}"
             ) from None
 
 

@@ -16,6 +16,7 @@ from devices.camera.device import Camera
 from devices.column.device import Column
 from devices.errors import ConfigurationError, LimitError
 from devices.stage.device import Stage
+from plans.calibrations import CalibrationStore
 from plans.preprocessors import plain_errors, tolerate
 from plans.specs.focus import POINTS_NEEDED, FocusSpec
 from plans.specs.focus_map import FocusMap
@@ -28,6 +29,7 @@ from plans.stubs.focus import (
     measure_focus_map,
     save_focus,
 )
+from plans.stubs.view import read_setup
 from plans.unbroken import unbroken
 
 T = TypeVar("T")
@@ -35,7 +37,13 @@ SOFTWARE = ("montango", "bluesky", "ophyd-async", "pytango")
 
 
 def autofocus_run(
-    camera: Camera, column: Column, stage: Stage, spec: FocusSpec, md: dict[str, Any] | None = None
+    camera: Camera,
+    column: Column,
+    stage: Stage,
+    spec: FocusSpec,
+    md: dict[str, Any] | None = None,
+    *,
+    calibrations: CalibrationStore | None = None,
 ) -> Generator[Msg, Any, FocusResult]:
     """Focus where the stage is, as a run with one event in stream ``focus``.
 
@@ -50,6 +58,8 @@ def autofocus_run(
         How.
     md
         Metadata of the run.
+    calibrations
+        Measured pixel sizes and rotations; None takes the nominal ones.
 
     Returns
     -------
@@ -69,15 +79,21 @@ def autofocus_run(
     """
 
     def measure() -> Generator[Msg, Any, FocusResult]:
-        result = yield from autofocus(camera, column, stage, spec)
+        result = yield from autofocus(camera, column, stage, spec, calibrations=calibrations)
         yield from save_focus(result)
         return result
 
-    return (yield from _run("autofocus_run", column, stage, camera, spec, md, measure(), None))
+    return (yield from _run("autofocus_run", column, stage, camera, spec, md, measure(), None, calibrations))
 
 
 def autostigmate_run(
-    camera: Camera, column: Column, stage: Stage, spec: FocusSpec, md: dict[str, Any] | None = None
+    camera: Camera,
+    column: Column,
+    stage: Stage,
+    spec: FocusSpec,
+    md: dict[str, Any] | None = None,
+    *,
+    calibrations: CalibrationStore | None = None,
 ) -> Generator[Msg, Any, StigmatorResult]:
     """Correct astigmatism where the stage is, as a run with one event in stream ``focus``.
 
@@ -92,6 +108,8 @@ def autostigmate_run(
         How; `plans.stubs.focus.autostigmate` says which fields matter.
     md
         Metadata of the run.
+    calibrations
+        Measured pixel sizes and rotations; None takes the nominal ones.
 
     Returns
     -------
@@ -112,15 +130,23 @@ def autostigmate_run(
     """
 
     def measure() -> Generator[Msg, Any, StigmatorResult]:
-        result = yield from autostigmate(camera, column, stage, spec)
+        result = yield from autostigmate(camera, column, stage, spec, calibrations=calibrations)
         yield from save_focus(result)
         return result
 
-    return (yield from _run("autostigmate_run", column, stage, camera, spec, md, measure(), None))
+    return (
+        yield from _run("autostigmate_run", column, stage, camera, spec, md, measure(), None, calibrations)
+    )
 
 
 def focus_map_run(
-    camera: Camera, column: Column, stage: Stage, spec: FocusSpec, md: dict[str, Any] | None = None
+    camera: Camera,
+    column: Column,
+    stage: Stage,
+    spec: FocusSpec,
+    md: dict[str, Any] | None = None,
+    *,
+    calibrations: CalibrationStore | None = None,
 ) -> Generator[Msg, Any, FocusMap]:
     """Measure focus at ``spec.map_points_um`` and fit a surface: a run with an event in ``focus`` a place.
 
@@ -134,6 +160,8 @@ def focus_map_run(
         How, with ``map`` and ``map_points_um``.
     md
         Metadata of the run.
+    calibrations
+        Measured pixel sizes and rotations; None takes the nominal ones.
 
     Returns
     -------
@@ -158,7 +186,9 @@ def focus_map_run(
 
     def measure() -> Generator[Msg, Any, FocusMap]:
         places = spec.map_points_um or ()
-        surface, _ = yield from measure_focus_map(camera, column, stage, spec, places, save=save_focus)
+        surface, _ = yield from measure_focus_map(
+            camera, column, stage, spec, places, save=save_focus, calibrations=calibrations
+        )
         return surface
 
     if spec.map is None or spec.map_points_um is None:
@@ -166,7 +196,11 @@ def focus_map_run(
             f"a focus map needs map ('plane' or 'paraboloid') and map_points_um, at least "
             f"{POINTS_NEEDED[spec.map or 'plane']} places in stage um"
         )
-    return (yield from _run("focus_map_run", column, stage, camera, spec, md, measure(), spec.map_points_um))
+    return (
+        yield from _run(
+            "focus_map_run", column, stage, camera, spec, md, measure(), spec.map_points_um, calibrations
+        )
+    )
 
 
 def check_places(
@@ -203,8 +237,9 @@ def _run(
     md: dict[str, Any] | None,
     body: Generator[Msg, Any, T],
     places_um: Sequence[tuple[float, float]] | None,
+    calibrations: CalibrationStore | None,
 ) -> Generator[Msg, Any, T]:
-    metadata = {
+    metadata: dict[str, Any] = {
         "plan_name": plan_name,
         "technique": "TEM focusing",
         "purpose": "focus",
@@ -226,6 +261,11 @@ def _run(
 
     def checked() -> Generator[Msg, Any, None]:
         yield from check_places(stage, spec, places_um)
+        if calibrations is not None:
+            setup = yield from read_setup(camera, column)
+            magnification = spec.magnification or setup.magnification
+            used = calibrations.newest("stage_camera", magnification=magnification, camera=setup.camera)
+            metadata["calibration_uids"] = [used.uid] if used else []
         devices = [column, stage, camera.exposure_time_s, camera.binning]
         recorded = bpp.baseline_wrapper(bpp.run_wrapper(measured(), md=metadata), devices)
         yield from bpp.finalize_wrapper(recorded, safe)

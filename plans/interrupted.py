@@ -19,12 +19,15 @@ from typing import Any, Final
 
 from devices.errors import ConfigurationError
 from devices.tiles import IMAGE_DATASET, IMAGE_KEY, TILE_GROUP
+from plans.judgements import under_policy
 from plans.record import RunRecord
-from plans.verdicts import EventReadable
+from plans.specs.montage import MontageSpec
+from plans.specs.policy import VerdictPolicy
+from plans.verdicts import EventReadable, Verdict
 from processing.callbacks._documents import Document
 from processing.callbacks._tiles import TILES_STREAM
 from processing.callbacks.journal import encode, find_runs, read_journal
-from processing.callbacks.tile_qc import QCThresholds, TileQC, Verdict
+from processing.callbacks.tile_qc import QCThresholds, TileQC
 
 _log = logging.getLogger(__name__)
 
@@ -34,7 +37,11 @@ _NEIGHBOURS: Final = 50
 """Frames before the first unjudged one that are measured again: sharpness is judged beside other tiles."""
 
 
-def close_interrupted(journal_dir: Path | str, thresholds: QCThresholds | None = None) -> list[str]:
+def close_interrupted(
+    journal_dir: Path | str,
+    thresholds: QCThresholds | None = None,
+    calibrations: Path | str | None = None,
+) -> list[str]:
     """End every run of a journal that has no stop document and that no process writes; return their uids.
 
     The caller holds the lab's engine lock, so no engine that is about to write one of them is alive.
@@ -45,6 +52,8 @@ def close_interrupted(journal_dir: Path | str, thresholds: QCThresholds | None =
         The journal.
     thresholds
         Of the verdicts on frames that have none.
+    calibrations
+        Folder of the references that runs name; None: frames are judged as they are.
 
     Raises
     ------
@@ -54,13 +63,17 @@ def close_interrupted(journal_dir: Path | str, thresholds: QCThresholds | None =
     closed = []
     for run in find_runs(journal_dir):
         if not run.complete and not run.live:
-            _close(RunRecord.read(run), thresholds or QCThresholds())
+            _close(RunRecord.read(run), TileQC(thresholds, calibrations=calibrations))
             closed.append(run.uid)
     return closed
 
 
-def judge_frames(run: RunRecord, thresholds: QCThresholds | None = None) -> list[Verdict]:
+def judge_frames(
+    run: RunRecord, thresholds: QCThresholds | None = None, calibrations: Path | str | None = None
+) -> list[Verdict]:
     """Judge the frames of a run that have no verdict from its file, beside those before them.
+
+    ``thresholds`` and ``calibrations`` are as for `close_interrupted`.
 
     Raises
     ------
@@ -69,10 +82,10 @@ def judge_frames(run: RunRecord, thresholds: QCThresholds | None = None) -> list
     """
     documents = list(read_journal(run.journal))
     known = [*documents, *_unannounced(run, documents)]
-    return list(_verdicts(run, known, thresholds or QCThresholds()))
+    return list(_verdicts(run, known, TileQC(thresholds, calibrations=calibrations)))
 
 
-def _close(run: RunRecord, thresholds: QCThresholds) -> None:
+def _close(run: RunRecord, qc: TileQC) -> None:
     with run.journal.open("r+b") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -81,7 +94,7 @@ def _close(run: RunRecord, thresholds: QCThresholds) -> None:
                 f"run {run.uid} is being written by another process; wait for its end"
             ) from None
         documents = list(read_journal(run.journal))
-        ending = list(_ending(run, documents, thresholds))
+        ending = list(_ending(run, documents, qc))
         file.truncate(sum(len(line) for line in _whole_lines(run.journal, len(documents))))
         file.seek(0, os.SEEK_END)
         file.write(b"".join(encode(name, doc) for name, doc in ending))
@@ -97,12 +110,12 @@ def _whole_lines(path: Path, count: int) -> Iterator[bytes]:
             yield file.readline()
 
 
-def _ending(run: RunRecord, documents: list[Document], thresholds: QCThresholds) -> Iterator[Document]:
+def _ending(run: RunRecord, documents: list[Document], qc: TileQC) -> Iterator[Document]:
     """Yield what the run lacks, in order."""
     added = list(_unannounced(run, documents))
     yield from added
     known = [*documents, *added]
-    verdicts = list(_verdicts(run, known, thresholds))
+    verdicts = list(_verdicts(run, known, qc))
     judged = list(_qc_events(run, documents, verdicts))
     yield from judged
     stop = {
@@ -163,13 +176,12 @@ def _resource(run: RunRecord, key: str) -> dict[str, Any]:
     }
 
 
-def _verdicts(run: RunRecord, documents: Sequence[Document], thresholds: QCThresholds) -> Iterator[Verdict]:
-    """Judge the frames that have no verdict, beside those before them."""
+def _verdicts(run: RunRecord, documents: Sequence[Document], qc: TileQC) -> Iterator[Verdict]:
+    """Judge the frames that have no verdict, beside those before them, as the montage's policy says."""
     pending = set(run.pending)
     if not pending or run.path is None:
         return
     first = max(0, min(pending) - _NEIGHBOURS)
-    qc = TileQC(thresholds)
     for name, doc in documents:
         if name == "stream_datum":
             indices = doc["indices"]
@@ -178,12 +190,21 @@ def _verdicts(run: RunRecord, documents: Sequence[Document], thresholds: QCThres
         elif name in ("start", "stream_resource"):
             qc(name, doc)
         elif name == "descriptor":
-            qc(name, _without_ring(doc))
+            qc(name, without_ring(doc))
     qc("stop", {"run_start": run.uid})
-    yield from (verdict for verdict in qc.take() if verdict.tile_index in pending)
+    policy = _policy(run)
+    yield from (under_policy(one, policy) for one in qc.take() if one.tile_index in pending)
 
 
-def _without_ring(descriptor: dict[str, Any]) -> dict[str, Any]:
+def _policy(run: RunRecord) -> VerdictPolicy:
+    """Return what a run's montage does about faults; the defaults where its specification cannot be read."""
+    try:
+        return MontageSpec.model_validate(run.start.get("montage_spec")).policy
+    except ValueError:
+        return VerdictPolicy()
+
+
+def without_ring(descriptor: dict[str, Any]) -> dict[str, Any]:
     """Return a descriptor that does not send its reader to a ring that may hold other frames by now."""
     configuration = {
         device: {

@@ -31,6 +31,7 @@ from plans.specs.policy import GOOD, MontageVerdict, RunVerdict
 from plans.stubs.acquire import acquire, keep_frames
 from plans.stubs.acquisition import Acquisition
 from plans.stubs.setup import Prepared, describe_view, prepare, with_settings
+from plans.stubs.stage_offset import StageOffset, reference_doses
 from plans.unbroken import Flight, unbroken
 from plans.verdicts import EventReadable, Verdicts, save_event
 
@@ -57,6 +58,7 @@ def montage(
     calibrations: CalibrationStore | None = None,
     control: Control | None = None,
     resume: MontageRecord | None = None,
+    stage_offset: StageOffset | None = None,
 ) -> Generator[Msg, Any, str]:
     """Acquire a montage.
 
@@ -86,11 +88,14 @@ def montage(
     minimum_free_gb
         What must stay free on the disk of the frames, in GB.
     calibrations
-        Where calibrations are kept; None takes the column's nominal pixel size and rotation.
+        Where calibrations are kept; None takes the column's nominal pixel size and rotation. Frames in the
+        file are never corrected: the start document names the references that hold for them.
     control
         Who watches and steers: requests between tiles, reasons to hold, progress. None: nobody.
     resume
         What there is of the montage already: only what is missing or failed is acquired.
+    stage_offset
+        How the stage reads now against when the montage was begun; None: as in its last run.
 
     Returns
     -------
@@ -116,6 +121,7 @@ def montage(
     run = _Run(sequencer, camera, column, stage, spec, md or {})
     run.verdicts, run.baseline, run.minimum_free_gb = verdicts, tuple(baseline), minimum_free_gb
     run.calibrations, run.control, run.record = calibrations, control or LocalControl(), resume
+    run.stage_offset = stage_offset or StageOffset.known(resume)
     plan = unbroken(with_settings(camera, column, spec, run.checked), run.flight)
     return (yield from plain_errors(_not_rewound(plan)))
 
@@ -129,6 +135,7 @@ class _Run:
     calibrations: CalibrationStore | None
     control: Control
     record: MontageRecord | None
+    stage_offset: StageOffset
 
     def __init__(
         self,
@@ -155,8 +162,9 @@ class _Run:
             self.minimum_free_gb,
             self.calibrations,
             self.record,
+            self.stage_offset,
         )
-        metadata = {**describe_run(self.spec, ready, self.record), **self.md}
+        metadata = {**describe_run(self.spec, ready, self.record), **self.stage_offset.metadata(), **self.md}
         state = self._state(ready, str(metadata["montage_id"]))
         self.camera.file_label = state.montage_id
         guarded = bpp.contingency_wrapper(
@@ -185,11 +193,15 @@ class _Run:
             ready.image_shift_um,
         )
         state.shift_um = ready.image_shift_um
+        state.stage_offset = self.stage_offset
+        state.calibrations = self.calibrations
         state.attempts.update({item.tile.raster_index: item.attempt for item in ready.items})
         if self.spec.focus is not None:
             state.schedule = FocusSchedule(self.spec.focus)
         if self.record is not None:
             state.take_over(ready.items)
+            for disc in reference_doses(self.record, self.stage_offset):
+                state.doses.add(*disc)
         return state
 
     def _recorded(

@@ -184,7 +184,7 @@ def _refusals(
     found: list[str] = []
     try:
         if limits is not None:
-            check_positions(grid.tiles, limits)
+            check_positions(grid.tiles, limits, grid.roi_names if spec.rois else ())
     except LimitError as error:
         found.append(str(error))
     try:

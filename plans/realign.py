@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Generator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
@@ -21,11 +21,15 @@ from plans.calibrations import CalibrationStore
 from plans.specs.samples import RealignSpec
 from plans.specs.view import View
 from plans.stubs.ask import read_now
+from plans.stubs.reference import snap_reference
 from plans.stubs.snap import snap
 from plans.stubs.view import view_from
 from plans.verdicts import EventReadable, save_event
 from processing.kernels.shift import MIN_SIDE_PX, measure_shift
 from processing.survey import Matrix, SurveyImage
+
+if TYPE_CHECKING:
+    from processing.kernels.reference import Reference
 
 MIN_COVERED = 0.6
 """Share of a comparison that the anchor must cover."""
@@ -99,7 +103,8 @@ def realign(
     magnification
         The last magnification; None: the anchor's.
     calibrations
-        Measured pixel sizes and rotations; None takes the nominal ones.
+        Measured pixel sizes and rotations, dark and bright references; None takes the nominal ones, and
+        images as they are.
     md
         Metadata of the run.
 
@@ -137,7 +142,10 @@ def realign(
         for step in steps:
             yield from bps.abs_set(column.magnification, step, wait=True)
             view = yield from view_from(calibrations, camera, column)
-            reference, result = yield from _centre(camera, column, stage, view, reference, asked)
+            flat = yield from snap_reference(
+                calibrations, camera, column, asked.exposure_time_s, asked.binning
+            )
+            reference, result = yield from _centre(camera, column, stage, view, flat, reference, asked)
             images += result.images
         x_um, y_um = (yield Msg("locate", stage))["readback"][:2]
         offset = float(x_um) - anchor.centre_um[0], float(y_um) - anchor.centre_um[1]
@@ -150,7 +158,13 @@ def realign(
 
 
 def _centre(
-    camera: Camera, column: Column, stage: Stage, view: View, reference: Anchor, spec: RealignSpec
+    camera: Camera,
+    column: Column,
+    stage: Stage,
+    view: View,
+    flat: Reference | None,
+    reference: Anchor,
+    spec: RealignSpec,
 ) -> Generator[Msg, Any, tuple[Anchor, Realignment]]:
     """Bring the place into the middle at one magnification; the last image is the anchor of the next."""
     magnification, binning = yield from _settings(camera, column)
@@ -158,7 +172,8 @@ def _centre(
         frame = yield from snap(camera, column, spec.exposure_time_s, binning=spec.binning)
         x_um, y_um = (yield Msg("locate", stage))["readback"][:2]
         at = float(x_um), float(y_um)
-        picture = as_picture(frame.data, scaled(view, spec.binning / binning), at, magnification)
+        data = frame.data if flat is None else flat.apply(frame.data)
+        picture = as_picture(data, scaled(view, spec.binning / binning), at, magnification)
         dx_um, dy_um, peak = displacement(reference, picture, at, spec)
         residual = math.hypot(dx_um, dy_um)
         place = at[0] + dx_um, at[1] + dy_um

@@ -29,6 +29,8 @@ from processing.stored_frames import StoredFrame, stored_frames
 _log = logging.getLogger(__name__)
 
 QCState = Literal["pass", "fail", "needs_review", "pending"]
+PURPOSES = ("montage", "survey")
+"""Of runs that acquire the tiles of a montage."""
 
 
 class TileKey(NamedTuple):
@@ -175,8 +177,19 @@ class MontageRecord:
     tiles: dict[TileKey, list[TileRecord]]
 
     @classmethod
-    def read(cls, journal_dir: Path | str, montage_id: str) -> Self:
-        """Read what there is of a montage.
+    def read(
+        cls, journal_dir: Path | str, montage_id: str, *, runs: Sequence[JournalledRun] | None = None
+    ) -> Self:
+        """Read what there is of a montage, or of the montage of a survey.
+
+        Parameters
+        ----------
+        journal_dir
+            The journal.
+        montage_id
+            The montage, as its runs name it.
+        runs
+            What `find_runs` returned of the journal; None lists them now.
 
         Raises
         ------
@@ -185,22 +198,23 @@ class MontageRecord:
         MontangoError
             A journal is damaged before its last line.
         """
-        found = find_runs(journal_dir)
-        montages = [run for run in found if run.start.get("purpose") == "montage"]
-        runs = [RunRecord.read(run) for run in montages if run.start.get("montage_id") == montage_id]
+        found = find_runs(journal_dir) if runs is None else runs
+        montages = [run for run in found if run.start.get("purpose") in PURPOSES]
+        records = [RunRecord.read(run) for run in montages if run.start.get("montage_id") == montage_id]
         for run in found:
             if run.start.get("plan_name") == PLAN_NAME and run.start.get("montage_id") == montage_id:
-                _add_judgements(runs, read_journal(run.path))
-        if not runs:
-            raise _unknown(journal_dir, montage_id, [str(run.start.get("montage_id")) for run in montages])
+                _add_judgements(records, read_journal(run.path))
+        if not records:
+            known = [str(run.start["montage_id"]) for run in montages if "montage_id" in run.start]
+            raise _unknown(journal_dir, montage_id, known)
         try:
-            spec = MontageSpec.model_validate(runs[0].start.get("montage_spec"))
+            spec = MontageSpec.model_validate(records[0].start.get("montage_spec"))
         except ValueError as error:
             raise ConfigurationError(
                 f"the specification of montage {montage_id} cannot be read: {error}; it was acquired by "
-                f"another version of Montango ({runs[0].start.get('software')})"
+                f"another version of Montango ({records[0].start.get('software')})"
             ) from error
-        return cls(montage_id, spec, tuple(runs), _tiles(runs))
+        return cls(montage_id, spec, tuple(records), _tiles(records))
 
     def with_verdicts(self, verdicts: Mapping[str, Sequence[Verdict]]) -> Self:
         """Return this record with more verdicts, by the uid of the run that their frames belong to."""

@@ -7,7 +7,7 @@ import logging
 import math
 from collections.abc import Generator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import bluesky.plan_stubs as bps
 import tango
@@ -16,7 +16,7 @@ from bluesky.utils import Msg
 
 from devices.camera.device import Camera
 from devices.column.device import Column
-from devices.errors import DeviceLost, InstrumentFault, MontangoError, OperationTimeout
+from devices.errors import ConfigurationError, DeviceLost, InstrumentFault, MontangoError, OperationTimeout
 from devices.sequencer.device import Sequencer
 from devices.stage.device import Stage
 from plans.calibrations import CalibrationStore
@@ -26,6 +26,7 @@ from plans.judgements import save_judgements
 from plans.montage import montage
 from plans.preprocessors import plain_errors
 from plans.record import MontageRecord
+from plans.relocate import MAX_OFFSET_UM, find_stage_offset
 from plans.specs.montage import MontageSpec
 from plans.stubs.ask import ask
 from plans.verdicts import Verdicts
@@ -59,6 +60,8 @@ def resume_montage(
     minimum_free_gb: float = 2.0,
     calibrations: CalibrationStore | None = None,
     control: Control | None = None,
+    reference: Literal["readback", "image"] = "readback",
+    max_offset_um: float = MAX_OFFSET_UM,
 ) -> Generator[Msg, Any, str]:
     """Go on with a montage after a crash, an abort or a power cut.
 
@@ -86,6 +89,12 @@ def resume_montage(
         Of the verdicts on frames that have none.
     verdicts, baseline, minimum_free_gb, calibrations, control
         As for `plans.montage.montage`.
+    reference
+        How the stage is trusted: "readback" as it reads, with the offset of the montage's last run; "image"
+        measures its offset with one image of a tile that was acquired (`plans.relocate`), and shifts what
+        is acquired by it. For a stage that lost its power.
+    max_offset_um
+        A larger offset is refused, um.
 
     Returns
     -------
@@ -95,8 +104,10 @@ def resume_montage(
     Raises
     ------
     ConfigurationError
-        There is no such montage, another process acquires it, or its specification differs; nothing has
-        moved.
+        There is no such montage, another process acquires it, its specification differs, or it has no good
+        tile for a reference image; nothing has moved.
+    InstrumentFault
+        The reference image looks like nothing that was acquired, or the stage is too far off.
     MontangoError
         An instrument failed.
 
@@ -104,12 +115,15 @@ def resume_montage(
     --------
     >>> RE(resume_montage(sequencer, camera, column, stage, "m20260102-1a2b3c"))  # doctest: +SKIP
     """
+    if reference not in ("readback", "image"):
+        raise ConfigurationError(f"reference = {reference!r} is neither 'readback' nor 'image'")
     before = MontageRecord.read(journal_dir, montage_id)
     before.fence()
     wanted = before.check_spec(spec or before.spec, accept_changes=accept_changes)
     yield from plain_errors(come_to_rest(sequencer, camera))
-    closed = yield from ask(lambda: asyncio.to_thread(close_interrupted, journal_dir, thresholds))
-    record = yield from _judged(journal_dir, montage_id, thresholds)
+    folder = calibrations.folder if calibrations is not None else None
+    closed = yield from ask(lambda: asyncio.to_thread(close_interrupted, journal_dir, thresholds, folder))
+    record = yield from _judged(journal_dir, montage_id, thresholds, folder)
     logger.info(
         "montage %s: %d tiles are good in %d runs, %d of them ended only now",
         montage_id,
@@ -121,6 +135,10 @@ def resume_montage(
         logger.warning("montage %s is complete: there is nothing to go on with", montage_id)
         return montage_id
     yield from plain_errors(re_reference(column, stage, wanted.tolerance_um))
+    offset = None
+    if reference == "image":
+        search = find_stage_offset(camera, column, stage, record, wanted, max_offset_um=max_offset_um)
+        offset = yield from plain_errors(search)
     return (
         yield from montage(
             sequencer,
@@ -135,12 +153,13 @@ def resume_montage(
             calibrations=calibrations,
             control=control,
             resume=record,
+            stage_offset=offset,
         )
     )
 
 
 def _judged(
-    journal_dir: Path | str, montage_id: str, thresholds: QCThresholds | None
+    journal_dir: Path | str, montage_id: str, thresholds: QCThresholds | None, folder: Path | None
 ) -> Generator[Msg, Any, MontageRecord]:
     """Return the record of a montage, every frame judged; verdicts that were missing become a run."""
     record = yield from ask(lambda: asyncio.to_thread(MontageRecord.read, journal_dir, montage_id))
@@ -148,7 +167,7 @@ def _judged(
     for run in record.runs:
         if run.pending:
             verdicts[run.uid] = yield from ask(
-                lambda one=run: asyncio.to_thread(judge_frames, one, thresholds)  # type: ignore[misc]
+                lambda one=run: asyncio.to_thread(judge_frames, one, thresholds, folder)  # type: ignore[misc]
             )
     yield from save_judgements(montage_id, verdicts)
     return record.with_verdicts(verdicts)

@@ -1,25 +1,23 @@
-"""What became of a list of samples: a table for a person, JSON for programs, up to date at any moment."""
+"""What became of a list of samples: up to date on the disk at any moment, and enough to go on from it.
+
+The account is written whole, under another name, flushed and renamed, after every step: at whatever moment
+the process or the machine ends, the last one that was written is there. It never claims more than journal and
+files hold, because it is written after them; what was on its way when a process ended is found there.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import time
-from collections import Counter
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self, get_args
+
+from devices.errors import ConfigurationError
+from plans.sample_table import table_lines
 
 RoiStatus = Literal["pending", "good", "accounted", "incomplete", "failed", "skipped"]
-STATUS_WORDS: dict[RoiStatus, str] = {
-    "pending": "not reached",
-    "good": "every tile is good",
-    "accounted": "every tile is acquired; some are bad, and it says which and why",
-    "incomplete": "tiles are missing, and it says which and why",
-    "failed": "not acquired at all",
-    "skipped": "left out, as the policy or the operator said",
-}
 
 
 @dataclass
@@ -36,7 +34,23 @@ class BadTile:
 
 @dataclass
 class RoiReport:
-    """What became of a ROI; times in s, offsets in um; ``aborted``: the operator ended it."""
+    """What became of a ROI; times in s, offsets in um.
+
+    Attributes
+    ----------
+    aborted
+        The operator ended it.
+    not_reached
+        The list ended before it had its turn, or in the middle of it.
+    retry
+        It is to be tried again although it had come to an end.
+    place
+        Where a section was found, as an entry of a list; None where the list says it.
+    earlier_place
+        Where it was found before the sample was loaded again.
+    earlier_ids
+        Montages that were cut off, and lie elsewhere on the stage since the sample was loaded again.
+    """
 
     name: str
     status: RoiStatus = "pending"
@@ -57,6 +71,11 @@ class RoiReport:
     aborted: bool = False
     duration_s: float = 0.0
     reason: str = ""
+    not_reached: bool = False
+    retry: bool = False
+    place: dict[str, Any] | None = None
+    earlier_place: dict[str, Any] | None = None
+    earlier_ids: list[str] = field(default_factory=list)
 
     @property
     def accounted_for(self) -> bool:
@@ -72,14 +91,41 @@ class RoiReport:
         words += [f"{count} {kind}" for kind, count in sorted(self.faults.items())]
         if self.resumes:
             words.append(f"resumed {self.resumes} x")
+        if self.earlier_ids:
+            words.append(f"begun anew, {', '.join(self.earlier_ids)} was cut off")
         if self.offset_um is not None:
             words.append(f"realigned by {self.offset_um[0]:+.1f}, {self.offset_um[1]:+.1f} um")
         return "; ".join(words)
 
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """Return a ROI's account that was read from JSON."""
+        if data["status"] not in get_args(RoiStatus):
+            raise ValueError(f"status {data['status']!r} of ROI {data['name']!r} is not known")
+        offset = data["offset_um"]
+        return cls(
+            **{
+                **data,
+                "bad": [BadTile(**tile) for tile in data["bad"]],
+                "offset_um": None if offset is None else (float(offset[0]), float(offset[1])),
+            }
+        )
+
 
 @dataclass
 class SampleReport:
-    """What became of a sample: ``status`` is ``pending``, ``loaded``, ``done``, ``failed`` or ``skipped``."""
+    """What became of a sample: ``status`` is ``pending``, ``loaded``, ``done``, ``failed`` or ``skipped``.
+
+    Attributes
+    ----------
+    load_number
+        The loader's count when it lay in the microscope: with another one it has been loaded again, and lies
+        anew. None: it was not loaded.
+    survey_id
+        Montage id of its survey, from before the first exposure of it.
+    not_reached
+        The list ended before it had its turn.
+    """
 
     slot: int
     name: str
@@ -90,6 +136,14 @@ class SampleReport:
     incidents: list[str] = field(default_factory=list)
     duration_s: float = 0.0
     reason: str = ""
+    load_number: int | None = None
+    survey_id: str = ""
+    not_reached: bool = False
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """Return a sample's account that was read from JSON."""
+        return cls(**{**data, "rois": [RoiReport.from_dict(roi) for roi in data["rois"]]})
 
 
 @dataclass
@@ -98,6 +152,13 @@ class ListReport:
 
     Attributes
     ----------
+    listed
+        The list itself, as JSON has it.
+    settings
+        Settings of column and camera when it began, by device and attribute: what a killed process had
+        changed for a while is put back to these.
+    continued_s
+        When it was gone on with, Unix time, s.
     ended
         ``""`` while it runs, ``complete`` when every sample has had its turn, else ``stopped``.
     reason
@@ -108,7 +169,10 @@ class ListReport:
 
     name: str
     samples: list[SampleReport] = field(default_factory=list)
+    listed: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, dict[str, Any]] = field(default_factory=dict)
     started_s: float = field(default_factory=time.time)
+    continued_s: list[float] = field(default_factory=list)
     ended_s: float = 0.0
     ended: str = ""
     reason: str = ""
@@ -135,88 +199,58 @@ class ListReport:
 
     def as_text(self) -> str:
         """Return a table: a line a ROI, what went wrong, and the sums."""
-        return "\n".join(self._lines())
+        return "\n".join(table_lines(self))
 
     def write(self) -> None:
-        """Write ``PATH.json`` and ``PATH.txt`` anew, whole or not at all."""
+        """Write ``PATH.json`` and ``PATH.txt`` anew, whole or not at all; on disk when it returns."""
         if self.path is None:
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        for suffix, text in (
-            (".json", json.dumps(self.as_dict(), indent=1)),
-            (".txt", self.as_text() + "\n"),
-        ):
-            target = self.path.with_name(self.path.name + suffix)
-            fresh = target.with_name(f".{target.name}.{os.getpid()}")
-            fresh.write_text(text, encoding="utf-8")
-            fresh.replace(target)
+        folder = self.path.parent
+        folder.mkdir(parents=True, exist_ok=True)
+        _replace(folder / f"{self.path.name}.json", json.dumps(self.as_dict(), indent=1))
+        _replace(folder / f"{self.path.name}.txt", self.as_text() + "\n")
+        _flush_folder(folder)
 
-    def _lines(self) -> Iterator[str]:
-        end_s = self.ended_s or time.time()
-        state = self.ended or "running"
-        yield f"sample list {self.name}: {state} after {_hours(end_s - self.started_s)}"
-        if self.reason:
-            yield f"  {self.reason}"
-        yield ""
-        yield (
-            f"{'slot':>4} {'sample':<14}{'ROI':<14}{'state':<11}{'tiles':>6}{'good':>6}{'again':>6}{'bad':>5}"
-            f"{'time':>9}  remarks"
-        )
-        for sample in self.samples:
-            yield from _sample_lines(sample)
-        yield ""
-        yield from self._sums()
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read ``PATH.json``, to go on from it.
 
-    def _sums(self) -> Iterator[str]:
-        rois = self.rois
-        states = Counter(roi.status for roi in rois)
-        yield (
-            f"{len(self.samples)} samples, {len(rois)} ROIs: "
-            + (", ".join(f"{count} {state}" for state, count in sorted(states.items())) or "none")
-        )
-        tiles, good = sum(roi.tiles for roi in rois), sum(roi.good for roi in rois)
-        bad = Counter(one.state for roi in rois for one in roi.bad)
-        words = ", ".join(f"{count} {state}" for state, count in sorted(bad.items()))
-        yield (
-            f"{tiles} tiles: {good} good ({sum(roi.reimaged for roi in rois)} exposures repeated)"
-            + (f", {words}" if words else "")
-            + (", all accounted for" if self.accounted_for else ", NOT all accounted for")
-        )
-        faults: Counter[str] = Counter()
-        for roi in rois:
-            faults.update(roi.faults)
-        incidents = sum(len(sample.incidents) for sample in self.samples)
-        if faults or incidents:
-            kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(faults.items())) or "none"
-            resumed = sum(roi.resumes for roi in rois)
-            yield f"faults of tiles: {kinds}; {incidents} incidents besides; {resumed} montages resumed"
-        for state, meaning in STATUS_WORDS.items():
-            if states[state] and state != "good":
-                yield f"  {state}: {meaning}"
+        Raises
+        ------
+        ConfigurationError
+            It cannot be read, or is not an account of this version.
+        """
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+            del data["accounted_for"]
+            samples = [SampleReport.from_dict(sample) for sample in data["samples"]]
+            report = cls(**{**data, "samples": samples, "path": path.with_suffix("")})
+            if not report.listed:
+                raise ValueError("it does not say which list it is of")
+        except OSError as error:
+            raise ConfigurationError(f"account {path}: cannot be read ({error.strerror})") from None
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ConfigurationError(
+                f"account {path}: is not an account that this version can go on from ({error}); run the list "
+                f"again without what it says is done"
+            ) from None
+        return report
 
 
-def _sample_lines(sample: SampleReport) -> Iterator[str]:
-    if not sample.rois:
-        words = f"{sample.slot:>4} {sample.name[:13]:<14}{'-':<14}{sample.status:<11}"
-        yield f"{words}{'':>23}{_hours(sample.duration_s):>9}  {sample.reason}"
-    for roi in sample.rois:
-        yield (
-            f"{sample.slot:>4} {sample.name[:13]:<14}{roi.name[:13]:<14}{roi.status:<11}"
-            f"{roi.tiles:>6}{roi.good:>6}{roi.reimaged:>6}{len(roi.bad):>5}{_hours(roi.duration_s):>9}"
-            f"  {roi.line}"
-        ).rstrip()
-        for tile in roi.bad[:10]:
-            yield (
-                f"{'':>33}{tile.state}: tile row {tile.row} column {tile.column}, "
-                f"{tile.attempts} attempts: {tile.reason}"
-            )
-        if len(roi.bad) > 10:
-            yield f"{'':>33}and {len(roi.bad) - 10} more; see the JSON"
-    for incident in sample.incidents:
-        yield f"{'':>5}{'! ' + incident}"
+def _replace(path: Path, text: str) -> None:
+    """Put a text in place of a file's: under another name, flushed, renamed."""
+    fresh = path.with_name(f".{path.name}.new")  # one process writes an account at a time
+    with fresh.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
 
 
-def _hours(seconds: float) -> str:
-    """Return a time as h:mm:ss."""
-    whole = round(seconds)
-    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
+def _flush_folder(folder: Path) -> None:
+    """Put the names of a folder's files on disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

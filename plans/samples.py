@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Generator, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +15,20 @@ from bluesky.utils import Msg, RunEngineControlException
 
 from devices.camera.device import Camera
 from devices.column.device import Column
-from devices.errors import ConfigurationError, LimitError
 from devices.loader.device import Loader
 from devices.sequencer.device import Sequencer
 from devices.stage.device import Stage
 from plans.calibrations import CalibrationStore
+from plans.continued_list import account_path, go_on_with, is_open
 from plans.control import Control
 from plans.preprocessors import tolerate
 from plans.sample_report import ListReport, SampleReport
 from plans.specs.samples import SampleList
-from plans.stubs.ask import ask
+from plans.stubs.list_start import check_loader, put_settings_back, read_settings, settle
 from plans.stubs.load import load_sample, recover_loader
 from plans.stubs.roi import Instruments, one_line
-from plans.stubs.sample import ListEnded, SampleRun
+from plans.stubs.sample import SampleRun
+from plans.stubs.sample_policy import ListEnded
 from plans.verdicts import Verdicts
 from processing.callbacks.tile_qc import QCThresholds
 
@@ -46,6 +46,9 @@ def run_samples(
     *,
     journal_dir: Path | str,
     report_dir: Path | str | None = None,
+    account: ListReport | None = None,
+    accept_changes: bool = False,
+    retry: bool = False,
     say: Callable[[str], None] | None = None,
     verdicts: Verdicts | None = None,
     baseline: Sequence[Readable[Any]] = (),
@@ -61,6 +64,11 @@ def run_samples(
     whose device servers ended is resumed by itself. At the end the sample is taken out, the beam blanked.
     The account is written anew after each step, so that it is there whatever happens.
 
+    With ``account`` a list goes on whose process has ended, however that was: what is done is not acquired
+    again, the montage or survey that was cut off is resumed, what was found in a survey is used again. All
+    that holds while the sample lies as it did, which barcode and count of the loader say; a sample that has
+    been loaded again is surveyed anew, and its montage that was cut off begun anew.
+
     Parameters
     ----------
     loader, sequencer, camera, column, stage
@@ -73,6 +81,13 @@ def run_samples(
         The journal of the laboratory: what it and the files hold counts as acquired.
     report_dir
         Where the account goes, as ``NAME-TIME.txt`` and ``.json``; None: nowhere.
+    account
+        The account of the list that is gone on with, from `plans.continued_list.find_account`; it stays where
+        it is. None begins the list.
+    accept_changes
+        Go on although the list differs from the one that was begun.
+    retry
+        Try again what failed, is incomplete or was left out, too.
     say
         Is told what happens, a line at a time.
     verdicts, baseline, minimum_free_gb, calibrations, control, thresholds
@@ -86,7 +101,8 @@ def run_samples(
     Raises
     ------
     LimitError, ConfigurationError
-        A slot does not exist or has another barcode; nothing has moved.
+        A slot does not exist or has another barcode, or the list is not the one that was begun; nothing has
+        moved.
     RunEngineControlException
         The RunEngine was told to stop or to abort; the account is written nevertheless.
 
@@ -96,9 +112,6 @@ def run_samples(
     ...     loader, sequencer, camera, column, stage, load_samples("list.yaml"), journal_dir=journal
     ... )
     """
-    path = None
-    if report_dir is not None:
-        path = Path(report_dir) / f"{spec.name.replace(' ', '_')}-{datetime.now():%Y%m%d-%H%M%S}"
     options = {
         "verdicts": verdicts,
         "baseline": baseline,
@@ -107,36 +120,61 @@ def run_samples(
         "control": control,
     }
     instruments = Instruments(sequencer, camera, column, stage, Path(journal_dir), options, thresholds)
-    report = ListReport(spec.name, [SampleReport(one.slot, one.name) for one in spec.samples], path=path)
-    listed = _Listed(loader, instruments, spec, report, md or {}, calibrations, say or logger.info)
-    yield from listed.check()
-    report.write()
+    if account is None:
+        path = None if report_dir is None else account_path(report_dir, spec.name)
+        samples = [SampleReport(one.slot, one.name) for one in spec.samples]
+        report = ListReport(spec.name, samples, spec.model_dump(mode="json"), path=path)
+    else:
+        report = go_on_with(account, spec, accept_changes=accept_changes, retry=retry)
+    listed = _Listed(
+        say=say or logger.info,
+        loader=loader,
+        instruments=instruments,
+        spec=spec,
+        report=report,
+        md=md or {},
+        calibrations=calibrations,
+    )
+    yield from check_loader(loader, spec, report, accept_changes=accept_changes)
+    if account is None:
+        report.settings = yield from read_settings(column, camera)
+        report.write()
+    else:
+        yield from bpp.finalize_wrapper(listed.take_over(), listed.leave_dark)
+        report.write()
+        if not any(map(is_open, report.samples)):
+            listed.say(f"list {spec.name}: there is nothing to go on with")
+            report.ended, report.ended_s = "complete", time.time()
+            report.write()
+            return report
     return (yield from bpp.finalize_wrapper(listed.run(), listed.finish))  # type: ignore[no-any-return]
 
 
 class _Listed(SampleRun):
     """A list in progress."""
 
-    def check(self) -> Generator[Msg, Any, None]:
-        """Refuse a list whose slots or barcodes are not the loader's; nothing moves."""
-        slots = {slot.number: slot for slot in (yield from ask(self.loader.slots))}
-        for sample in self.spec.samples:
-            if sample.slot not in slots:
-                raise LimitError(
-                    f"sample {sample.name!r}: slot = {sample.slot} is outside the loader's 1 to {len(slots)}"
-                )
-            found = slots[sample.slot].barcode
-            if sample.barcode is not None and found != sample.barcode:
-                raise ConfigurationError(
-                    f"sample {sample.name!r}: slot {sample.slot} has barcode {found!r}, not "
-                    f"{sample.barcode!r}; correct the list or the cassette"
-                )
+    def take_over(self) -> Generator[Msg, Any, None]:
+        """Bring to rest and to its end what the process before left, and put its settings back."""
+        parts = self.instruments
+        yield from settle(self.loader, parts, self.report, self.spec.policy.recovery_timeout_s)
+        yield from put_settings_back(parts.column, parts.camera, self.report.settings)
+        done = sum(not is_open(sample) for sample in self.report.samples)
+        self.say(f"list {self.spec.name} goes on: {done} of {len(self.report.samples)} samples are done")
+
+    def leave_dark(self) -> Generator[Msg, Any, None]:
+        """Blank the beam."""
+        yield from tolerate(
+            bps.abs_set(self.instruments.column.beam_blanked, True, wait=True), "blanking the beam"
+        )
 
     def run(self) -> Generator[Msg, Any, ListReport]:
         """Acquire sample after sample."""
         try:
-            for sample, report in zip(self.spec.samples, self.report.samples, strict=True):
-                began = time.monotonic()
+            reports = {report.name: report for report in self.report.samples}
+            for sample in self.spec.samples:
+                report, began = reports[sample.name], time.monotonic()
+                if not is_open(report):
+                    continue
                 try:
                     yield from self.sample(sample, report)
                 except (RunEngineControlException, ListEnded):
@@ -144,7 +182,7 @@ class _Listed(SampleRun):
                 except Exception as failure:  # noqa: BLE001  # one sample must not end the list
                     self.unforeseen(sample, report, failure)
                 finally:
-                    report.duration_s = time.monotonic() - began
+                    report.duration_s += time.monotonic() - began
                     self.report.write()
             self.report.ended = "complete"
         except ListEnded as end:
@@ -160,15 +198,17 @@ class _Listed(SampleRun):
         for sample in self.report.samples:
             if sample.status == "pending":
                 sample.status, sample.reason = "skipped", f"the list was stopped before: {reason}"
+                sample.not_reached = True
+            elif sample.status == "loaded" and not sample.rois:
+                sample.reason = f"the list was stopped: {reason}"
             for roi in sample.rois:
                 if roi.status == "pending":
                     roi.status, roi.reason = "skipped", f"the list was stopped: {reason}"
+                    roi.not_reached = True
 
     def finish(self) -> Generator[Msg, Any, None]:
         """Take the last sample out, leave the beam blanked, write the account."""
-        yield from tolerate(
-            bps.abs_set(self.instruments.column.beam_blanked, True, wait=True), "blanking the beam"
-        )
+        yield from self.leave_dark()
         parts = self.loader, self.instruments.column, self.instruments.stage
         yield from tolerate(recover_loader(*parts), "recovering the loader")
         yield from tolerate(load_sample(*parts, 0), "taking the last sample out")

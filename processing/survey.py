@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import cv2
@@ -112,10 +113,14 @@ class SurveyCollector:
     ----------
     max_px
         Longest side of the picture, px.
+    calibrations
+        Folder of the calibrations; tiles of a run that names a dark and a bright reference are put together
+        with them taken out. None: as they are.
     """
 
-    def __init__(self, max_px: int = 2048) -> None:
+    def __init__(self, max_px: int = 2048, *, calibrations: Path | str | None = None) -> None:
         self._max_px = max_px
+        self._calibrations = calibrations
         self._runs: dict[str, TileSource] = {}
         self._ranges: list[tuple[TileSource, range]] = []
         self._current: TileSource | None = None
@@ -124,7 +129,7 @@ class SurveyCollector:
     def __call__(self, name: str, doc: dict[str, Any]) -> None:
         """Take a document."""
         if name == "start":
-            self._current = self._runs[doc["uid"]] = TileSource()
+            self._current = self._runs[doc["uid"]] = TileSource(doc, self._calibrations)
             self._view = doc.get("montage_view", self._view)
         elif name == "stop":
             self._current = None

@@ -26,6 +26,9 @@ SHUTTER_SLACK_S: Final = 0.5
 READOUT_PATIENCE_S: Final = 60.0
 """How long `expose` waits for somebody to read the frame before."""
 
+Watch = tuple[str, int]
+"""What is waited for, exposing or reading, and how often that had been ended when the wait began."""
+
 
 class Picture(Protocol):
     """What draws the frames."""
@@ -94,7 +97,7 @@ class SimulatedCamera:
         self._frame_before: npt.NDArray[np.uint16] | None = None
         self._changed = threading.Condition()
         self._exposed: _Exposed | None = None
-        self._aborts = 0
+        self._ended = {"exposing": 0, "reading": 0}
 
     def _make_picture(self) -> Picture:
         return make_picture(self._config)
@@ -139,11 +142,11 @@ class SimulatedCamera:
         OperationTimeout
             Nobody read the frame before.
         Aborted
-            `abort` ended it.
+            `abort` or `end_exposure` ended it.
         """
         with self._changed:
-            aborts = self._aborts
-            if not self._wait_for(False, READOUT_PATIENCE_S, aborts):
+            watch = self._watch("exposing")
+            if not self._wait_for(False, READOUT_PATIENCE_S, watch):
                 raise OperationTimeout(
                     f"the frame before was not read within {READOUT_PATIENCE_S:g} s; read it, or abort"
                 )
@@ -154,7 +157,7 @@ class SimulatedCamera:
             self._open_shutter(wall_s)
             try:
                 if wall_s > 0.0:
-                    self._wait_until(started_s + wall_s, aborts)
+                    self._wait_until(started_s + wall_s, watch)
             finally:
                 self._close_shutter()
             index = self._world.exposures()
@@ -181,18 +184,18 @@ class SimulatedCamera:
         """
         deadline_s = time.monotonic() + timeout_s
         with self._changed:
-            aborts = self._aborts
-            if not self._wait_for(True, timeout_s, aborts):
+            watch = self._watch("reading")
+            if not self._wait_for(True, timeout_s, watch):
                 raise OperationTimeout(f"camera made no frame in {timeout_s:g} s; is it exposing?")
             exposed = self._exposed
         assert exposed is not None
         if exposed.shot.faults:
-            self._fail(exposed.shot, deadline_s, timeout_s, aborts)
+            self._fail(exposed.shot, deadline_s, timeout_s, watch)
         data = self._draw(exposed)
         with self._changed:
             if exposed.ready_s > time.monotonic():
-                self._wait_until(min(exposed.ready_s, deadline_s), aborts)
-            self._check(aborts)
+                self._wait_until(min(exposed.ready_s, deadline_s), watch)
+            self._check(watch)
             if exposed.ready_s > deadline_s:
                 raise OperationTimeout(f"camera did not read out in {timeout_s:g} s; allow it more time")
             self._drop()
@@ -201,8 +204,15 @@ class SimulatedCamera:
     def abort(self) -> None:
         """End the exposure that runs and drop the frame that waits; `expose` works again at once."""
         with self._changed:
-            self._aborts += 1
+            self._ended["reading"] += 1
+            self._ended["exposing"] += 1
             self._drop()
+
+    def end_exposure(self) -> None:
+        """End the exposure that runs, or waits to begin; the frame exposed before stays to be read."""
+        with self._changed:
+            self._ended["exposing"] += 1
+            self._changed.notify_all()
 
     def _draw(self, exposed: _Exposed) -> npt.NDArray[np.uint16]:
         before = self._frame_before
@@ -234,7 +244,7 @@ class SimulatedCamera:
             self._world.log_beam("shutter", False)
         self._world.log_beam("exposure", False)
 
-    def _fail(self, shot: Shot, deadline_s: float, timeout_s: float, aborts: int) -> None:
+    def _fail(self, shot: Shot, deadline_s: float, timeout_s: float, watch: Watch) -> None:
         if shot.fault("disk_full"):
             with self._changed:
                 self._drop()
@@ -242,15 +252,15 @@ class SimulatedCamera:
         if shot.fault("camera_timeout"):
             with self._changed:
                 if self._config.timing == "real":
-                    self._wait_until(deadline_s, aborts)
-                self._drop()
-            raise OperationTimeout(f"camera sent no frame in {timeout_s:g} s; expose again, or restart it")
+                    self._wait_until(deadline_s, watch)
+                self._check(watch)
+            raise OperationTimeout(f"camera sent no frame in {timeout_s:g} s; abort and expose again")
 
     def _drop(self) -> None:
         self._exposed = None
         self._changed.notify_all()
 
-    def _wait_for(self, frame_waits: bool, timeout_s: float, aborts: int) -> bool:
+    def _wait_for(self, frame_waits: bool, timeout_s: float, watch: Watch) -> bool:
         """Wait, with the lock held, until a frame waits to be read (or none does)."""
         deadline_s = time.monotonic() + timeout_s
         while (self._exposed is not None) != frame_waits:
@@ -258,17 +268,20 @@ class SimulatedCamera:
             if left_s <= 0.0:
                 return False
             self._changed.wait(left_s)
-            self._check(aborts)
+            self._check(watch)
         return True
 
-    def _wait_until(self, moment_s: float, aborts: int) -> None:
+    def _wait_until(self, moment_s: float, watch: Watch) -> None:
         """Wait, with the lock held, until a moment of the monotonic clock."""
         while (left_s := moment_s - time.monotonic()) > 0.0:
             self._changed.wait(left_s)
-            self._check(aborts)
+            self._check(watch)
 
-    def _check(self, aborts: int) -> None:
-        if self._aborts != aborts:
+    def _watch(self, what: str) -> Watch:
+        return what, self._ended[what]
+
+    def _check(self, watch: Watch) -> None:
+        if self._watch(watch[0]) != watch:
             raise Aborted("exposure ended by abort")
 
 

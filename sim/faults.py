@@ -12,7 +12,8 @@ exposes. They are divided by the simulation's ``time_scale``, and are of the wal
 name               effect
 =================  =======================================================================================
 stage_stuck        ``count`` moves begun at or after that exposure do not get anywhere: `wait_still` times out
-camera_timeout     the frame never comes: `read` raises OperationTimeout after its whole timeout
+camera_timeout     the frame never comes: `read` raises OperationTimeout after its whole timeout, and the next
+                   exposure waits until `abort`
 corrupted_frame    lines of the frame are torn, stale or zero; ``severity`` is the fraction
 beam_loss          no beam at all: a dark frame, and the column reads a beam current of 0
 drift_burst        the specimen runs during the exposure, up to 0.2 um: a smeared frame
@@ -25,6 +26,8 @@ disk_full          the host's disk is full: `read` raises OSError (ENOSPC)
 vacuum             the column's pressure is over its alarm level and the gauge reads OVERFLOW; images stay
 frozen_frame       the camera sends the frame before once more
 stage_miss         ``count`` moves begun at or after that exposure land up to `MISS_UM` off, as read back
+stage_reset        before ``count`` moves begun at or after that exposure the stage, switched on anew, has its
+                   zero up to `RESET_UM` elsewhere: it goes where it is sent, and that is another place
 slow_settle        after ``count`` moves begun at or after that exposure the stage creeps far and long
 loader_jam         ``count`` loads begun at or after that exposure jam half way: their slot is in ERROR
 =================  =======================================================================================
@@ -61,12 +64,15 @@ FaultName = Literal[
     "stage_miss",
     "slow_settle",
     "loader_jam",
+    "stage_reset",
 ]
 FAULT_NAMES: tuple[str, ...] = get_args(FaultName)
 MAX_FAULTS = 256
 """Faults that may be armed over the life of a world."""
 MISS_UM: Final = 3.0
 """How far a stage_miss of severity 1 lands from its target, um."""
+RESET_UM: Final = 10.0
+"""How far a stage_reset of severity 1 moves the stage's zero, um."""
 
 
 class Fault(BaseModel):

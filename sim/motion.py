@@ -15,7 +15,7 @@ from typing import Final
 from devices.stage.driver import StagePosition
 from sim.config import StageConfig
 
-_LAYOUT = struct.Struct("<QQQQdd5d5d5d2d2ddd?")
+_LAYOUT = struct.Struct("<QQQQQdd5d5d5d2d2d2ddd?")
 
 Axes = tuple[float, float, float, float, float]
 Pair = tuple[float, float]
@@ -35,15 +35,17 @@ class Motion:
 
     ``origin`` and ``goal`` are where the encoders were and will be, ``target`` what was asked for (um and deg
     in the order of `devices.stage.driver.AXES`); ``play_from`` and ``play_to`` the backlash in x and y, um.
-    ``duration_s`` is infinite while the stage is stuck. ``stuck_moves``, ``missed_moves`` and ``slow_moves``
-    count those that a fault held, led astray or let creep; ``slow`` is how badly this one creeps, 0 to 1, and
-    ``rate`` how much faster than the wall's clock things happen.
+    ``zero`` is the true x, y where the encoders read 0, um. ``duration_s`` is infinite while the stage is
+    stuck. ``stuck_moves``, ``missed_moves`` and ``slow_moves`` count those that a fault held, led astray or
+    let creep, ``lost_origins`` how often the zero was lost; ``slow`` is how badly this one creeps, 0 to 1,
+    and ``rate`` how much faster than the wall's clock things happen.
     """
 
     moves: int = 0
     stuck_moves: int = 0
     missed_moves: int = 0
     slow_moves: int = 0
+    lost_origins: int = 0
     started_s: float = 0.0
     duration_s: float = 0.0
     target: Axes = _ZERO
@@ -51,6 +53,7 @@ class Motion:
     goal: Axes = _ZERO
     play_from: Pair = (0.0, 0.0)
     play_to: Pair = (0.0, 0.0)
+    zero: Pair = (0.0, 0.0)
     slow: float = 0.0
     rate: float = 1.0
     stopped: bool = False
@@ -92,6 +95,7 @@ class Motion:
             self.stuck_moves,
             self.missed_moves,
             self.slow_moves,
+            self.lost_origins,
             self.started_s,
             self.duration_s,
             *self.target,
@@ -99,6 +103,7 @@ class Motion:
             *self.goal,
             *self.play_from,
             *self.play_to,
+            *self.zero,
             self.slow,
             self.rate,
             self.stopped,
@@ -115,14 +120,16 @@ class Motion:
             v[3],
             v[4],
             v[5],
-            v[6:11],
-            v[11:16],
-            v[16:21],
-            v[21:23],
-            v[23:25],
-            v[25],
-            v[26],
-            v[27],
+            v[6],
+            v[7:12],
+            v[12:17],
+            v[17:22],
+            v[22:24],
+            v[24:26],
+            v[26:28],
+            v[28],
+            v[29],
+            v[30],
         )
 
 
@@ -188,6 +195,7 @@ def next_motion(
         stuck_moves=last.stuck_moves,
         missed_moves=last.missed_moves + (miss_um > 0.0),
         slow_moves=last.slow_moves + (slow > 0.0),
+        lost_origins=last.lost_origins,
         started_s=now_s,
         duration_s=duration_s,
         target=target,
@@ -195,6 +203,7 @@ def next_motion(
         goal=goal,
         play_from=play,
         play_to=(_play(config, play[0], goal[0] - origin[0]), _play(config, play[1], goal[1] - origin[1])),
+        zero=last.zero,
         slow=slow,
         rate=1.0 / delay_factor if delay_factor else 1.0,
     )
@@ -206,6 +215,22 @@ def stuck_motion(last: Motion, target: Axes, now_s: float) -> Motion:
     return replace(
         last, moves=last.moves + 1, stuck_moves=last.stuck_moves + 1, started_s=now_s, duration_s=math.inf,
         target=target, origin=where, goal=where, play_from=play, play_to=play, slow=0.0, stopped=False,
+    )  # fmt: skip
+
+
+def reset_motion(last: Motion, shift_um: Pair) -> Motion:
+    """Return the motion of a stage that has lost its reference: it is where it was and reads something else.
+
+    What it read as p it reads as ``p - shift_um`` from now on.
+    """
+    dx, dy = shift_um
+
+    def moved(axes: Axes) -> Axes:
+        return axes[0] - dx, axes[1] - dy, *axes[2:]
+
+    return replace(
+        last, lost_origins=last.lost_origins + 1, target=moved(last.target), origin=moved(last.origin),
+        goal=moved(last.goal), zero=(last.zero[0] + dx, last.zero[1] + dy),
     )  # fmt: skip
 
 
@@ -221,10 +246,11 @@ def stopped_motion(last: Motion, now_s: float) -> Motion:
 def true_position(config: StageConfig, motion: Motion, now_s: float, *, settled: bool) -> StagePosition:
     """Return where the stage really is, um and deg.
 
-    Backlash, cyclic error and the angle between the axes are in it, and after a move creep and ringing along
-    its direction (when ``settled``, only the creep that a fault adds).
+    A lost reference, backlash, cyclic error and the angle between the axes are in it, and after a move creep
+    and ringing along its direction (when ``settled``, only the creep that a fault adds).
     """
     x_um, y_um, z_um, alpha_deg, beta_deg = motion.encoder(now_s)
+    x_um, y_um = x_um + motion.zero[0], y_um + motion.zero[1]
     play_x, play_y = motion.play(now_s)
     period_x, period_y = config.cyclic_period_um
     true_x = x_um + play_x + math.tan(math.radians(config.skew_deg)) * y_um

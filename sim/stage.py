@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 import time
@@ -11,8 +12,8 @@ from pathlib import Path
 
 from devices.errors import Aborted, ConfigurationError, OperationTimeout
 from devices.stage.driver import AXES, StageLimits, StagePosition, StageState
-from sim.faults import MISS_UM
-from sim.motion import Axes, Motion, next_motion, readback, stopped_motion, stuck_motion
+from sim.faults import MISS_UM, RESET_UM
+from sim.motion import Axes, Motion, next_motion, readback, reset_motion, stopped_motion, stuck_motion
 from sim.world import World
 
 
@@ -99,6 +100,10 @@ class SimulatedStage:
             severity = self._world.severity_of_move
             if severity("stage_stuck", last.stuck_moves):
                 return stuck_motion(last, target, now_s)
+            if reset := severity("stage_reset", last.lost_origins):
+                angle = random.Random(self._seed + 31 * last.lost_origins).uniform(0.0, 2.0 * math.pi)
+                shift_um = reset * RESET_UM
+                last = reset_motion(last, (shift_um * math.cos(angle), shift_um * math.sin(angle)))
             miss = severity("stage_miss", last.missed_moves)
             slow = severity("slow_settle", last.slow_moves)
         return next_motion(

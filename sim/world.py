@@ -33,7 +33,7 @@ from sim.truth import TrueExposure
 
 __all__ = ["TrueExposure", "World"]
 
-MAGIC: Final = b"MONTANGOWORLD\x00\x00\x02"
+MAGIC: Final = b"MONTANGOWORLD\x00\x00\x03"
 _CONFIG_AT: Final = 64
 _CONFIG_CAPACITY: Final = 1024 * 1024 - _CONFIG_AT
 COLUMN_CAPACITY: Final = 4096

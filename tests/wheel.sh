@@ -1,11 +1,15 @@
 #!/bin/sh
-# Build the wheel, install it in a virtual environment of its own, and run the quick tests against it there.
+# Build the wheel, install it in a virtual environment of its own, and see that it is whole: every file of the tree
+# is in it and every module can be imported; and what finds its files or itself by name works from there.
 set -eu
 bin=$(cd "$1" && pwd)
 root=$(pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-"$bin/python" -m build --wheel --no-isolation --outdir "$work/dist" "$root" >"$work/build.log" 2>&1 || { cat "$work/build.log"; exit 1; }
+# of a copy: what an earlier build left in the tree must not get in, nor what is written meanwhile
+mkdir "$work/tree" "$work/run"
+tar -C "$root" --exclude='./.[!.]*' --exclude=./build --exclude='*.egg-info' --exclude=__pycache__ -cf - . | tar -C "$work/tree" -xf -
+"$bin/python" -m build --wheel --no-isolation --outdir "$work/dist" "$work/tree" >"$work/build.log" 2>&1 || { cat "$work/build.log"; exit 1; }
 "$bin/python" -m venv "$work/venv"
 if [ -x "$bin/uv" ]; then
   "$bin/uv" pip sync -q --python "$work/venv/bin/python" --require-hashes "$root/requirements.lock"
@@ -14,8 +18,10 @@ else
   "$work/venv/bin/python" -m pip install -q --require-hashes -r "$root/requirements.lock"
   "$work/venv/bin/python" -m pip install -q --no-deps "$work"/dist/*.whl
 fi
-mkdir "$work/run"
-cp -r "$root/tests" "$root/pyproject.toml" "$root/README.md" "$work/run/"
+cp -r "$work/tree/tests" "$work/tree/pyproject.toml" "$work/tree/README.md" "$work/run/"
+mv "$work/run/tests/wheel_contents.py" "$work/run/"
 cd "$work/run"
-"$work/venv/bin/python" -c "import devices, sys; assert 'site-packages' in devices.__file__, devices.__file__"
-"$work/venv/bin/python" -m pytest -q -m "not tango and not system and not slow" -p no:cacheprovider
+"$work/venv/bin/python" wheel_contents.py "$work/tree"
+"$work/venv/bin/montango" version
+"$work/venv/bin/python" -m pytest -q -m "not tango and not system and not slow" -p no:cacheprovider \
+  tests/montango tests/tiled_server tests/plans/test_compliance.py tests/sim/test_sim_config.py

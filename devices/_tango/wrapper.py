@@ -15,6 +15,7 @@ from ophyd_async.tango.core import DevStateEnum, TangoDevice
 from devices._tango.arguments import encode
 from devices._tango.counters import OperationState, wait_operation
 from devices._tango.errors import from_devfailed
+from devices._tango.subscriptions import kept_subscribed
 from devices.errors import OperationTimeout
 
 __all__ = ["Format", "InstrumentDevice"]
@@ -47,12 +48,15 @@ class InstrumentDevice(TangoDevice):
         force_reconnect: bool = False,
     ) -> None:
         """Connect, and subscribe every signal for good."""
-        await super().connect(mock=mock, timeout=timeout, force_reconnect=force_reconnect)
-        if not mock:
-            signals = [child for _, child in self.children() if isinstance(child, SignalR)]
-            for signal in signals:
+        if mock:
+            await super().connect(mock=mock, timeout=timeout, force_reconnect=force_reconnect)
+            return
+        signals = {name: child for name, child in self.children() if isinstance(child, SignalR)}
+        async with kept_subscribed(self.get_trl(), signals):
+            await super().connect(mock=mock, timeout=timeout, force_reconnect=force_reconnect)
+            for signal in signals.values():
                 signal.subscribe_reading(_keep)
-            await asyncio.gather(*(signal.get_value(cached=True) for signal in signals))
+            await asyncio.gather(*(signal.get_value(cached=True) for signal in signals.values()))
 
     async def disconnect(self) -> None:
         """End the subscriptions: before the server ends for good.

@@ -198,6 +198,7 @@ class Camera(InstrumentDevice, StandardDetector):
     frame_rate_hz: SignalR[float]
     frames_written: SignalR[int]
     frames_waiting: SignalR[int]
+    frames_given_up: SignalR[int]
     series_done: SignalR[int]
     exposure_count: SignalR[int]
     file_path: SignalR[str]

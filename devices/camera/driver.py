@@ -106,7 +106,7 @@ class CameraDriver(Protocol):
         OperationTimeout
             The camera did not end the exposure in time.
         Aborted
-            `abort` ended it.
+            `abort` or `end_exposure` ended it.
         InstrumentFault
             The camera failed.
         """
@@ -121,6 +121,9 @@ class CameraDriver(Protocol):
         Aborted
             `abort` dropped it.
         """
+
+    def end_exposure(self) -> None:
+        """End the exposure that runs, or waits to begin; frames exposed before stay to be read."""
 
     def abort(self) -> None:
         """End the exposure that runs and drop the frames that wait; `expose` works again at once."""

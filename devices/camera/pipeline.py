@@ -1,11 +1,13 @@
 """From the end of an exposure to a frame on disk: readout, ring, file, each in a thread of its own.
 
 A frame counts as written when it is flushed. Frames that wait are written in one batch, so a slow disk costs
-fewer flushes, not more; when `depth` frames wait, the next exposure waits too.
+fewer flushes, not more; when `depth` frames wait, the next exposure waits too. A frame that nobody waits for
+is kept back a moment for the next: fast frames share a flush, which costs as much for one as for several.
 """
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 import time
@@ -20,9 +22,8 @@ from devices.camera.writer import FrameFile
 from devices.errors import Aborted, InstrumentFault, MontangoError, OperationTimeout
 from devices.frames import FrameRing
 
-BATCH = 16
 LINGER_S = 0.004
-"""How long a frame may wait for the next one that is on its way, to be flushed together."""
+"""How long a frame that nobody waits for may be kept back, to be flushed with the next ones."""
 
 
 class Exposure(NamedTuple):
@@ -39,7 +40,8 @@ class FramePipeline:
 
     ``on_written(count)`` is called after each flush, ``on_frame(data)`` for each frame read out,
     ``on_error(error)`` once for a failure; after that every call raises the error until `open_file` or
-    `clear`.
+    `clear`. Frames exposed before the one that failed are written all the same; a frame that is not read out
+    ends the exposure that waits behind it.
     """
 
     def __init__(
@@ -60,6 +62,8 @@ class FramePipeline:
             queue.SimpleQueue()
         )
         self._depth = depth
+        self._batch = max(1, depth // 2)  # while these are flushed, as many can be exposed
+        self._wanted = 0
         self._changed = threading.Condition()
         self._in_flight = 0
         self._generation = 0
@@ -67,6 +71,9 @@ class FramePipeline:
         self._next_index = 0
         self._written = 0
         self._error: Exception | None = None
+        self._failed_at: float = math.inf
+        self._ending = False
+        self._given_up = 0
         self._file: FrameFile | None = None
         self._ring: FrameRing | None = None
         self._epoch = 0
@@ -82,6 +89,11 @@ class FramePipeline:
         return self._in_flight
 
     @property
+    def given_up(self) -> int:
+        """Exposures of the open (or last) file whose frames never reached it."""
+        return self._given_up
+
+    @property
     def is_open(self) -> bool:
         """Whether a file is open."""
         return self._file is not None
@@ -91,7 +103,7 @@ class FramePipeline:
         self.clear()
         with self._changed:
             self._file, self._ring, self._epoch = file, ring, epoch
-            self._next_index = self._written = 0
+            self._next_index = self._written = self._given_up = 0
 
     def close_file(self, timeout_s: float) -> int:
         """Wait for the frames on their way, close the file and return how many it holds."""
@@ -116,6 +128,8 @@ class FramePipeline:
         ------
         OperationTimeout
             The frames before are not written in time: the disk is too slow or stuck.
+        Aborted
+            `end` was called.
         MontangoError
             The failure of a frame before.
         """
@@ -123,13 +137,15 @@ class FramePipeline:
             if self._file is None:
                 raise InstrumentFault("no file is open for frames (the camera server may have restarted)")
             if not self._changed.wait_for(
-                lambda: self._error or self._in_flight < self._depth, self._timeout_s
+                lambda: self._error or self._ending or self._in_flight < self._depth, self._timeout_s
             ):
                 raise OperationTimeout(
                     f"{self._in_flight} frames wait to be written and none was in {self._timeout_s:g} s; "
                     f"check the disk of the data directory"
                 )
             self._raise_error()
+            if self._ending:
+                raise Aborted("exposures were ended; Abort, or another file, lets the camera expose again")
             self._in_flight += 1
 
     def wait_idle(self, timeout_s: float) -> None:
@@ -149,6 +165,7 @@ class FramePipeline:
                 done = self._file is None or self._error is not None or self._in_flight == 0
                 return done and not self._reading
 
+            self._wanted = max(self._wanted, self._next_index)
             if not self._changed.wait_for(idle, timeout_s):
                 raise OperationTimeout(f"{self._in_flight} frames still on their way after {timeout_s:g} s")
             if self._file is not None:
@@ -179,18 +196,38 @@ class FramePipeline:
             A frame failed.
         """
         with self._changed:
-            if not self._changed.wait_for(lambda: self._error or self._written >= count, timeout_s):
+            if not self._wait_for_frames(count, timeout_s):
                 raise OperationTimeout(f"{self._written} of {count} frames written after {timeout_s:g} s")
             self._raise_error()
             return self._written
 
+    def _wait_for_frames(self, count: int, timeout_s: float) -> bool:
+        """Wait, with the lock held, until so many frames are flushed, or all before the one that failed."""
+        self._wanted = max(self._wanted, count)
+        return self._changed.wait_for(lambda: self._written >= min(count, self._failed_at), timeout_s)
+
+    def end(self) -> None:
+        """Refuse exposures until `clear` or `open_file`; one that waits to begin ends with Aborted."""
+        with self._changed:
+            self._ending = True
+            self._changed.notify_all()
+
+    def drain(self, timeout_s: float) -> int:
+        """Wait until every frame that can still come is flushed; return how many are missing then."""
+        with self._changed:
+            if self._file is None:
+                return 0
+            self._wait_for_frames(self._next_index, timeout_s)
+            return self._next_index - self._written
+
     def clear(self) -> None:
-        """Forget a failure and drop the frames that are not written."""
+        """Forget a failure and `end`, and give up the frames that are not written."""
         with self._changed:
             self._generation += 1
             self._in_flight = 0
-            self._next_index = self._written
-            self._error = None
+            self._given_up += self._next_index - self._written
+            self._next_index, self._wanted = self._written, 0
+            self._error, self._failed_at, self._ending = None, math.inf, False
             self._changed.notify_all()
 
     def read_frames(self) -> None:
@@ -209,7 +246,7 @@ class FramePipeline:
                 self._ring.put(frame.data, self._epoch, exposure.frame)
             except Exception as error:  # noqa: BLE001  # the thread's edge: a driver's bug must not hang the run
                 self._read_out()
-                self._fail(exposure.generation, error)
+                self._fail(exposure, error, unread=True)
                 continue
             values = dict(exposure.values)
             values["exposure_start_s"] = frame.exposure_start_s
@@ -228,7 +265,7 @@ class FramePipeline:
         while (item := self._read.get()) is not None:
             batch = [item]
             deadline = time.monotonic() + LINGER_S
-            while len(batch) < min(BATCH, self._in_flight):
+            while len(batch) < self._batch and batch[-1][0].frame >= self._wanted:
                 try:
                     more = self._read.get(timeout=max(0.0, deadline - time.monotonic()))
                 except queue.Empty:
@@ -241,18 +278,21 @@ class FramePipeline:
 
     def _write(self, batch: list[tuple[Exposure, npt.NDArray[np.uint16], dict[str, float]]]) -> None:
         file = self._file
-        if not batch or file is None or self._error is not None:
+        batch = [entry for entry in batch if entry[0].frame < self._failed_at]
+        if not batch or file is None:
             return
         generation = batch[0][0].generation
         try:
             written = file.append([(data, values) for _, data, values in batch])
         except Exception as error:  # noqa: BLE001  # the thread's edge
-            self._fail(generation, error)
+            self._fail(batch[0][0], error)
             return
         with self._changed:
             self._written = written
             if generation != self._generation:
-                self._next_index = max(self._next_index, written)
+                late = max(0, written - self._next_index)  # it came after all
+                self._given_up -= late
+                self._next_index += late
                 return
             self._in_flight = max(0, self._in_flight - len(batch))
             self._changed.notify_all()
@@ -263,13 +303,23 @@ class FramePipeline:
         self._exposed.put(None)
         self._read.put(None)
 
-    def _fail(self, generation: int, error: Exception) -> None:
+    def _fail(self, exposure: Exposure, error: Exception, *, unread: bool = False) -> None:
         with self._changed:
-            if generation != self._generation or self._error is not None:
+            if exposure.generation != self._generation:
                 return
-            self._error = error
+            self._failed_at = min(self._failed_at, exposure.frame)
+            first = self._error is None
+            self._error = self._error or error
             self._changed.notify_all()
-        self._on_error(error)
+        if unread:
+            self._driver.abort()  # an exposure that waits behind it would have no frame of its own
+        if first:
+            self._on_error(error)
+
+    def raise_failure(self) -> None:
+        """Raise the failure of a frame, where there was one."""
+        with self._changed:
+            self._raise_error()
 
     def _raise_error(self) -> None:
         if isinstance(self._error, MontangoError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
 from contextlib import suppress
@@ -19,12 +18,14 @@ from devices._tango.errors import translated
 from devices._tango.server import InstrumentServer, serve
 from devices.camera.counts import CameraCounts
 from devices.camera.driver import CameraDriver, CameraSettings, Region
+from devices.camera.ending import end_exposures
 from devices.camera.pipeline import FramePipeline
+from devices.camera.series import Series
 from devices.camera.snap import SnapRequest
 from devices.camera.snapshots import Snapshots
 from devices.camera.statistics import FrameStatistics
 from devices.camera.writer import FrameFile
-from devices.errors import Aborted, InstrumentFault, LimitError, MontangoError
+from devices.errors import InstrumentFault, LimitError, MontangoError
 from devices.frames import FrameRing
 from devices.tiles import sequencer_values
 
@@ -46,6 +47,7 @@ class CameraServer(InstrumentServer):
     ring_dir = device_property(dtype=str, default_value="/dev/shm", doc="folder of the ring")
     state_file = device_property(dtype=str, doc="file of the camera's own counts")
     readout_timeout_s = device_property(dtype=float, default_value=30.0, doc="longest readout and write")
+    abort_patience_s = device_property(dtype=float, default_value=5.0, doc="longest wait of Abort for frames")
 
     exposure_time_s = _number("exposure of the frames to come", "s", float, access=RW, format="%.4f")
     binning = _number("pixels added along each axis", access=RW)
@@ -64,6 +66,7 @@ class CameraServer(InstrumentServer):
     frame_rate_hz = _number("frames written a second, over the last second", "Hz", float)
     frames_written = _number("frames of the open file that are flushed")
     frames_waiting = _number("frames exposed and not yet written")
+    frames_given_up = _number("exposures of the open file whose frames never reached it")
     series_done = _number("id of the newest series that ended well")
     exposure_count = _number("exposures since the camera was installed")
     file_path = _number("file of the frames", dtype=str)
@@ -88,8 +91,6 @@ class CameraServer(InstrumentServer):
         self._announced_at = 0.0
         self._exposing = threading.Lock()
         self._configuring = threading.Lock()
-        self._series: queue.SimpleQueue[tuple[int, int] | None] = queue.SimpleQueue()
-        self._running_series = 0
         self._frames = FramePipeline(
             self.hardware,
             depth=self.ring_slots,
@@ -98,12 +99,18 @@ class CameraServer(InstrumentServer):
             on_frame=self._statistics.measure,
             on_error=self._frame_failed,
         )
+        self._series = Series(
+            lambda: self._expose(sequencer_values()),
+            lambda count: self._frames.wait_written(count, self.readout_timeout_s),
+            self.complete,
+            self.fail,
+        )
         self._snapshots = Snapshots(
             self.hardware, self._counts, self._ring_base() + "-snap", self._boot_id, self._statistics.measure
         )
         self.spawn(self._frames.read_frames, "readout")
         self.spawn(self._frames.write_frames, "write")
-        self.spawn(self._run_series, "series")
+        self.spawn(self._series.run, "series")
         self.every(HEARTBEAT_S, self._watch, "watch")
 
     def wake(self) -> None:
@@ -111,7 +118,7 @@ class CameraServer(InstrumentServer):
             with suppress(MontangoError):
                 self._frames.close_file(2.0)
             self._frames.stop()
-            self._series.put(None)
+            self._series.stop()
 
     def delete_device(self) -> None:
         """Write what is on its way, close the file, remove the ring."""
@@ -194,6 +201,9 @@ class CameraServer(InstrumentServer):
     def read_frames_waiting(self) -> int:
         return self._frames.in_flight
 
+    def read_frames_given_up(self) -> int:
+        return self._frames.given_up
+
     def read_series_done(self) -> int:
         return self._done_id
 
@@ -224,9 +234,7 @@ class CameraServer(InstrumentServer):
     def read_last_max(self) -> int:
         return self._statistics.high
 
-    @command(
-        dtype_in=str, doc_in="path of a new HDF5 file", dtype_out="DevLong64", doc_out="epoch of its frames"
-    )
+    @command(dtype_in=str, doc_in="path of a new HDF5 file", dtype_out="DevLong64", doc_out="its epoch")
     @translated
     def OpenFile(self, path: str) -> int:
         """Open a new file for the frames to come; the one before is closed."""
@@ -305,8 +313,7 @@ class CameraServer(InstrumentServer):
         if not self._frames.is_open:
             raise InstrumentFault("no file is open for frames; OpenFile first")
         series = self.begin()
-        self._running_series = series
-        self._series.put((series, frames))
+        self._series.start(series, frames)
         return series
 
     @command(dtype_in="DevLong64", doc_in="number of frames", dtype_out="DevLong64", doc_out="frames written")
@@ -318,11 +325,22 @@ class CameraServer(InstrumentServer):
 
     @command(dtype_out="DevLong64", doc_out="frames written")
     @translated
+    def EndExposure(self) -> int:
+        """End the exposure that runs and refuse others until Abort or OpenFile; no frame is given up."""
+        self._series.end()
+        self._frames.end()
+        self.hardware.end_exposure()
+        return self._frames.written
+
+    @command(dtype_out="DevLong64", doc_out="frames written")
+    @translated
     def Abort(self) -> int:
-        """End the exposure that runs and drop the frames that are not written; the file stays open."""
-        self._running_series = 0
-        self.hardware.abort()
-        self._frames.clear()
+        """End the exposure that runs; frames exposed before are written, or given up after a while."""
+        self._series.end()
+        with AutoTangoAllowThreads(self):
+            missing = end_exposures(self.hardware, self._frames, self._exposing, self.abort_patience_s)
+        if missing:
+            self.warn_stream(f"Abort: {missing} exposed frames did not reach {self._path} and are given up")
         return self._frames.written
 
     def _configure(self, settings: CameraSettings) -> None:
@@ -348,24 +366,10 @@ class CameraServer(InstrumentServer):
                 self.hardware.expose()
             except BaseException:
                 self._frames.release()
+                self._frames.raise_failure()  # which ended this exposure, too
                 raise
             values["exposure_count"] = float(self._counts.add_exposure())
             return self._frames.exposed(values)
-
-    def _run_series(self) -> None:
-        while (item := self._series.get()) is not None:
-            series, frames = item
-            try:
-                last = -1
-                for _ in range(frames):
-                    if self._running_series != series:
-                        raise Aborted("the series was ended by Abort or by another Arm")
-                    last = self._expose(sequencer_values())
-                self._frames.wait_written(last + 1, self.readout_timeout_s)
-            except Exception as error:  # noqa: BLE001  # the thread's edge
-                self.fail(series, error)
-            else:
-                self.complete(series)
 
     def _announce_written(self, count: int) -> None:
         """Push the counter when no frame follows at once, and 50 times a second otherwise."""
@@ -375,7 +379,7 @@ class CameraServer(InstrumentServer):
             self.publish(frames_written=count)
 
     def _frame_failed(self, error: Exception) -> None:
-        self.fail(self._newest_id if self._running_series else self._failed_id, error)
+        self.fail(self._newest_id if self._series.running else self._failed_id, error)
 
     def _watch(self) -> None:
         """Push what changes slowly, and the frame counter again in case an event was lost."""
@@ -383,13 +387,10 @@ class CameraServer(InstrumentServer):
         seen.count(self._frames.written)
         self.publish_changed(
             temperature_degc=self.hardware.temperature_degc(),
-            frame_rate_hz=seen.rate_hz,
             frames_waiting=self._frames.in_flight,
+            frames_given_up=self._frames.given_up,
             exposure_count=self._counts.exposures,
-            last_mean=seen.mean,
-            last_std=seen.std,
-            last_min=seen.low,
-            last_max=seen.high,
+            **seen.values(),
         )
         if self._frames.is_open:
             self.publish(frames_written=self._frames.written)

@@ -37,3 +37,13 @@ class FrameStatistics:
         if now - since >= RATE_PERIOD_S:
             self.rate_hz = max(0.0, (written - before) / (now - since))
             self._counted = (now, written)
+
+    def values(self) -> dict[str, float]:
+        """Return the attributes of the camera that show them, by name."""
+        return {
+            "frame_rate_hz": self.rate_hz,
+            "last_mean": self.mean,
+            "last_std": self.std,
+            "last_min": self.low,
+            "last_max": self.high,
+        }

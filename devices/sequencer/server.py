@@ -47,6 +47,7 @@ class SequencerServer(InstrumentServer):
     def start(self) -> None:
         self._tables: queue.SimpleQueue[tuple[int, Table] | None] = queue.SimpleQueue()
         self._ending = threading.Event()
+        self._aborting = threading.Lock()
         self._going = threading.Event()
         self._going.set()
         self._lease = Lease()
@@ -140,9 +141,9 @@ class SequencerServer(InstrumentServer):
     @command(dtype_out="DevLong64", doc_out="id of the newest table")
     @translated
     def Abort(self) -> int:
-        """End now: beam blanked, stage stopped, exposure ended, queue dropped."""
-        self._end()
-        with AutoTangoAllowThreads(self):
+        """End now: beam blanked, stage stopped, exposure ended, queue dropped; then the table has failed."""
+        with AutoTangoAllowThreads(self), self._aborting:
+            self._end()
             self.hardware.abort()
         return self._newest_id
 
@@ -256,7 +257,7 @@ class SequencerServer(InstrumentServer):
         self._ready = None
         with suppress(MontangoError):
             self.hardware.halt()
-        with self._lock:
+        with self._aborting, self._lock:  # what an Abort still ends must not be the next table's
             self._tiles_queued = 0
             while not self._tables.empty():
                 item = self._tables.get()

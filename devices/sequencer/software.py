@@ -17,6 +17,8 @@ from devices.sequencer.links import Links, take_every
 from devices.stage.moves import SettleMode
 
 NAN: Final = float("nan")
+END_TIMEOUT_S: Final = 1.0
+"""How long an abort waits for the camera to end its exposure before it blanks the beam all the same."""
 FLUX_PERIOD_S: Final = 5.0
 """How old the flux may be that a tile's dose is reckoned with."""
 
@@ -42,8 +44,8 @@ class SoftwareSequencer:
         frame_timeout_s: float = 60.0,
     ) -> None:
         self._links = Links(
-            {"stage": stage, "camera": camera, "column": column},
-            {"stage": move_timeout_s, "camera": frame_timeout_s, "column": 10.0},
+            {"stage": stage, "camera": camera, "column": column, "exposure": camera},
+            {"stage": move_timeout_s, "camera": frame_timeout_s, "column": 10.0, "exposure": END_TIMEOUT_S},
         )
         self._beam = threading.Lock()
         self._aborted = threading.Event()
@@ -122,10 +124,18 @@ class SoftwareSequencer:
         take_every(self.park, lambda: self._links.call("stage", "Stop"))
 
     def abort(self) -> None:
-        """Blank the beam, stop the stage, end the exposure."""
+        """Blank the beam, stop the stage, end the exposure; frames exposed before go to the file.
+
+        The exposure ends first: one that saw the beam go would look like a whole one.
+        """
         self._aborted.set()
-        links = self._links
-        take_every(self.park, lambda: links.call("stage", "Stop"), lambda: links.call("camera", "Abort"))
+        call = self._links.call
+        take_every(
+            lambda: call("exposure", "EndExposure"),
+            self.park,
+            lambda: call("stage", "Stop"),
+            lambda: call("camera", "Abort"),
+        )
 
     def _read_settings(self) -> None:
         (x, y), defocus_um = self._links.read("column", "image_shift_um", "defocus_um")

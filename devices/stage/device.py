@@ -21,8 +21,10 @@ from devices.stage.moves import MoveRequest, MoveResult
 Vector = Array1D[np.float64]
 
 
-class Stage(InstrumentDevice, StandardReadable, Movable[Sequence[float]], Stoppable):
+class Stage(InstrumentDevice, StandardReadable, Movable[Sequence[float] | MoveRequest], Stoppable):
     """The stage: ``set((x_um, y_um))`` or ``set((x, y, z, alpha, beta))`` moves it, NaN leaves an axis.
+
+    ``set(MoveRequest(...))`` is `move_and_settle`; the status has the `MoveResult` as its ``result()``.
 
     Its axes ``x``, ``y``, ``z``, ``alpha`` and ``beta`` can be moved one at a time, as motors can.
     Positions are read back from the hardware: x, y, z in um, alpha and beta in deg.
@@ -53,8 +55,10 @@ class Stage(InstrumentDevice, StandardReadable, Movable[Sequence[float]], Stoppa
         self.set_name(name)
 
     @AsyncStatus.wrap
-    async def set(self, value: Sequence[float]) -> None:
+    async def set(self, value: Sequence[float] | MoveRequest) -> MoveResult | None:
         """Move to ``(x_um, y_um[, z_um, alpha_deg, beta_deg])`` and wait for the arrival.
+
+        A `MoveRequest` is carried out as `move_and_settle` does, and its result returned.
 
         Raises
         ------
@@ -63,17 +67,23 @@ class Stage(InstrumentDevice, StandardReadable, Movable[Sequence[float]], Stoppa
         MontangoError
             The move failed, timed out or was stopped.
         """
+        self._moves += 1
+        try:
+            if isinstance(value, MoveRequest):
+                return await self.move_and_settle(value)
+            await self._move_to(value)
+            return None
+        finally:
+            self._moves -= 1
+
+    async def _move_to(self, value: Sequence[float]) -> None:
         target = np.asarray(value, float)
         if target.ndim != 1 or not 2 <= len(target) <= len(AXES):
             raise LimitError(f"stage target {value!r} is not (x_um, y_um[, z_um, alpha_deg, beta_deg])")
         (await self.limits()).check(
             {axis: float(number) for axis, number in zip(AXES, target, strict=False) if not np.isnan(number)}
         )
-        self._moves += 1
-        try:
-            await self.run("MoveTo", target, timeout_s=self.move_timeout_s)
-        finally:
-            self._moves -= 1
+        await self.run("MoveTo", target, timeout_s=self.move_timeout_s)
 
     async def move_and_settle(self, request: MoveRequest) -> MoveResult:
         """Move in x and y with one-sided approach, tolerance and settling, and return where it ended.
@@ -87,7 +97,7 @@ class Stage(InstrumentDevice, StandardReadable, Movable[Sequence[float]], Stoppa
         MontangoError
             The move failed, timed out or was stopped.
         """
-        ways = 2 * (1 + request.retries)
+        ways = 2 * (1 + (request.retries if request.tolerance_um else 0))
         timeout_s = ways * self.move_timeout_s + request.settle_s + request.settle_timeout_s
         numbers = await self.call("MoveAndSettle", request, timeout_s=timeout_s)
         return MoveResult.unpack(numbers)

@@ -98,16 +98,21 @@ def kill(folder: Path, kills: int, seed: int, *, catalog: bool = True, targets: 
         What is killed, in this order; without, and after them, chance decides.
     """
     began = time.monotonic()
+    outcomes: list[Outcome] = []
+    faults: list[str] = []
     lab = Lab(bench_config(catalog=catalog), folder / "state")
     lab.up(wait=catalog)
     try:
         bench = Bench(lab, folder / "engine.log", seed)
         try:
             wanted = [*targets, *([None] * kills)][:kills]
-            outcomes = [bench.one(number, target) for number, target in enumerate(wanted)]
+            for number, target in enumerate(wanted):
+                outcomes.append(bench.one(number, target))
+        except LabError as error:  # what was seen until then is told all the same
+            faults.append(f"kill {len(outcomes) + 1}: {error}")
         finally:
             bench.close()
-        faults = [f"{one.target}: {fault}" for one in outcomes for fault in one.faults]
+        faults += [f"{one.target}: {fault}" for one in outcomes for fault in one.faults]
         if catalog:
             faults += catalog_differences(lab)
     finally:

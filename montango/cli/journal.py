@@ -45,6 +45,7 @@ def _end_interrupted(info: LabInfo) -> list[str]:
     except EngineBusy:
         return []
     try:
-        return close_interrupted(info.journal_dir, QCThresholds(**load_config(info.config).qc))
+        thresholds = QCThresholds(**load_config(info.config).qc)
+        return close_interrupted(info.journal_dir, thresholds, Path(info.state_dir) / "calibrations")
     finally:
         lock.release()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +10,13 @@ import typer
 
 from montango.cli.options import chosen
 from montango.cli.shell import PROFILE
+
+
+class Reference(StrEnum):
+    """How the stage is trusted when a montage goes on."""
+
+    READBACK = "readback"
+    IMAGE = "image"
 
 
 def resume(
@@ -20,6 +28,13 @@ def resume(
     accept_changes: Annotated[
         bool, typer.Option("--accept-changes", help="go on although the specification differs")
     ] = False,
+    reference: Annotated[
+        Reference,
+        typer.Option(help="how the stage is trusted; image: an image of a tile shows how far it is off"),
+    ] = Reference.READBACK,
+    max_offset_um: Annotated[
+        float | None, typer.Option(help="with --reference image: a larger offset is refused, um")
+    ] = None,
     profile: Annotated[str, typer.Option(help="package with devices.py")] = PROFILE,
 ) -> None:
     """Acquire what is missing or failed of a montage, in a new run that names the earlier ones."""
@@ -47,6 +62,8 @@ def resume(
             montage_id,
             spec=_read_spec(spec) if spec else None,
             accept_changes=accept_changes,
+            reference=reference.value,
+            **({} if max_offset_um is None else {"max_offset_um": max_offset_um}),
         )
         session.RE(plan)
         session.drain()

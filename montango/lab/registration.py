@@ -72,6 +72,7 @@ def device_properties(
     if name == "camera":
         properties |= {
             "ring_slots": str(config.instruments.camera.ring_slots),
+            "readout_timeout_s": str(config.instruments.camera.readout_timeout_s),
             "ring_dir": str(ring_dir),
             "state_file": str(state.root / "camera.json"),
         }

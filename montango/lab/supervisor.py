@@ -11,6 +11,7 @@ import sys
 import time
 import xmlrpc.client
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -133,13 +134,14 @@ _CHILDREN: dict[int, subprocess.Popen[bytes]] = {}
 """Supervisors this process started, kept so that they can be reaped."""
 
 
-def reap(identity: ProcessId, timeout_s: float = 1) -> None:
-    """Collect the exit status of a supervisor that this process started and that has ended."""
-    if child := _CHILDREN.pop(identity.pid, None):
-        try:
+def reap(identity: ProcessId, timeout_s: float = 10) -> None:
+    """Collect the exit status of a supervisor that has ended, and of any other that this process started."""
+    if child := _CHILDREN.get(identity.pid):
+        with suppress(subprocess.TimeoutExpired):
             child.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            _CHILDREN[identity.pid] = child
+    for pid, one in [*_CHILDREN.items()]:
+        if one.poll() is not None:
+            del _CHILDREN[pid]
 
 
 def _did_not_start(state: StateDirectory, code: int) -> LabError:

@@ -25,14 +25,13 @@ from plans.calibrate.measurement import (
     move,
     position,
 )
-from plans.calibrations import Calibration, CalibrationStore
+from plans.calibrations import Calibration, CalibrationStore, Value
 from plans.stubs.ask import read_now
 from plans.stubs.snap import snap
 from plans.stubs.view import read_setup
 
 Image = npt.NDArray[np.float32]
 GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))
-DARK_EXPOSURE_TOLERANCE = 0.01
 
 
 class Mean:
@@ -87,7 +86,7 @@ def calibrate_dark(
     -------
     Calibration
         Array ``dark`` (y, x) float32, counts; ``mean_counts``, ``spread_counts`` (rms over the sensor),
-        ``exposure_time_s``, ``frames``.
+        ``exposure_time_s``, ``frames``, ``width_px``, ``height_px`` (binned).
 
     Raises
     ------
@@ -118,6 +117,7 @@ def calibrate_dark(
                 "spread_counts": float(dark.std()),
                 "exposure_time_s": exposure_time_s,
                 "frames": float(frames),
+                **_size(dark),
             },
             {"pixel_rms_counts": error},
             {"dark": dark.astype(np.float32)},
@@ -168,7 +168,8 @@ def calibrate_bright(
     -------
     Calibration
         Array ``bright`` (y, x) float32, mean 1: divide a frame less the dark reference by it;
-        ``mean_counts``, ``spread`` (rms, relative), ``exposure_time_s``, ``frames``.
+        ``mean_counts``, ``spread`` (rms, relative), ``exposure_time_s``, ``frames``, ``width_px``,
+        ``height_px`` (binned).
 
     Raises
     ------
@@ -188,13 +189,15 @@ def calibrate_bright(
     check_between("reach_um", reach_um, 0, 2000, "um")
     check_between("exposure_time_s", exposure_time_s, 1e-6, 600, "s")
     setup = yield from read_setup(camera, column)
-    dark = store.require("dark", camera=setup.camera, binning=binning, max_age_s=max_age_s)
-    dark_s = dark.number("exposure_time_s")
-    if not math.isclose(dark_s, exposure_time_s, rel_tol=DARK_EXPOSURE_TOLERANCE):
+    where: dict[str, Any] = {"camera": setup.camera, "binning": binning}
+    newest = store.require("dark", **where)
+    if store.newest("dark", **where, exposure_time_s=exposure_time_s) is None:
         raise LimitError(
-            f"exposure_time_s = {exposure_time_s:g} is not that of the dark reference, {dark_s:g} s; run "
-            f"calibrate_dark with exposure_time_s={exposure_time_s:g}, binning={binning}"
+            f"exposure_time_s = {exposure_time_s:g} is not that of the dark reference, "
+            f"{newest.number('exposure_time_s'):g} s; run calibrate_dark with "
+            f"exposure_time_s={exposure_time_s:g}, binning={binning}"
         )
+    dark = store.require("dark", **where, exposure_time_s=exposure_time_s, max_age_s=max_age_s)
     offset = yield from compute(lambda: dark.load()["dark"])
     centre = yield from position(stage)
     radius = reach_um * np.sqrt((np.arange(frames) + 0.5) / frames)
@@ -219,6 +222,7 @@ def calibrate_bright(
                 "spread": float(bright.std()) / scale,
                 "exposure_time_s": exposure_time_s,
                 "frames": float(frames),
+                **_size(bright),
             },
             {"pixel_rms": error / scale, "brightness_rms": float(np.std(levels) / np.mean(levels))},
             {"bright": (bright / scale).astype(np.float32)},
@@ -246,3 +250,8 @@ def _add(mean: Mean, frame: npt.NDArray[Any], dark: Image, full: int) -> float:
         raise failed("bright", f"a frame has {level:.1f} counts over the dark reference; is the beam on?")
     mean.add(light / level)
     return level
+
+
+def _size(image: npt.NDArray[Any]) -> dict[str, Value]:
+    height, width = image.shape
+    return {"width_px": float(width), "height_px": float(height)}

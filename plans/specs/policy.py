@@ -113,7 +113,13 @@ class VerdictPolicy(BaseModel):
     low_contrast: Rule = Field(default=_again("reimage"), description="no contrast at all")
     blurred: Rule = Field(default=_again("refocus"), description="out of focus")
     smeared: Rule = Field(default=_again("settle"), description="blurred along one direction: drift")
+    astigmatic: Rule = Field(
+        default=_again("refocus"), description="out of focus, and more so along one direction"
+    )
     damaged: Rule = Field(default=_again("reimage"), description="lines lost or torn")
+    incomplete: Rule = Field(
+        default=_again("reimage"), description="the rest of the frame is constant, or of the frame before"
+    )
     frozen: Rule = Field(default=_again("reimage"), description="the frame before came once more")
     debris: Rule = Field(
         default=Rule(action="accept"), description="dirt over a part of the tile: kept for review"
@@ -123,6 +129,13 @@ class VerdictPolicy(BaseModel):
     )
     charging: Rule = Field(
         default=_again("reimage", 2, "needs_review"), description="bright and dark bands of a charged sample"
+    )
+    vignetted: Rule = Field(
+        default=Rule(action="accept"), description="the beam's edge lies in the field: kept for review"
+    )
+    unmatched: Rule = Field(
+        default=_again("reimage", 1, "needs_review"),
+        description="its overlaps do not show what its neighbours show",
     )
     unreadable: Rule = Field(default=_again("reimage"), description="the frame cannot be read")
     camera_timeout: Rule = Field(

@@ -16,11 +16,13 @@ from bluesky.utils import Msg
 from devices.camera.device import Camera
 from devices.column.device import Column
 from devices.stage.device import Stage
+from plans.calibrations import CalibrationStore
 from plans.dose import flux_e_per_a2_s
 from plans.preprocessors import tolerate
 from plans.specs.focus import FocusSpec
 from plans.stubs.ask import read_now
 from plans.stubs.snap import snap
+from plans.stubs.view import view_from
 
 T = TypeVar("T")
 Plan = Generator[Msg, Any, T]
@@ -89,6 +91,7 @@ def probing(
     stage: Stage,
     spec: FocusSpec,
     measure: Callable[[Probe], Plan[T]],
+    calibrations: CalibrationStore | None = None,
 ) -> Plan[T]:
     """Run a measurement beside the tile, with the settings for focusing, and put everything else back.
 
@@ -100,7 +103,7 @@ def probing(
     LimitError
         The place beside the tile is outside the stage's limits; nothing has moved.
     ConfigurationError
-        The magnification for focusing has no calibrated pixel size.
+        The magnification for focusing has no pixel size, measured or nominal.
     """
     names = ("magnification", "illuminated_area_um", "beam_tilt_mrad", "defocus_um", "objective_stigmator")
     magnification, area_um, tilt, defocus, stigmator = yield from read_now(column, *names)
@@ -117,7 +120,8 @@ def probing(
         if zoomed:
             yield from bps.abs_set(column.magnification, spec.magnification, wait=True)
         binning = int(spec.binning or own_binning)
-        to_stage, dose = yield from _optics(column, binning, spec.exposure_time_s)
+        to_stage = yield from _to_stage(calibrations, camera, column, binning)
+        dose = yield from _dose(column, spec.exposure_time_s)
         probe = Probe(
             camera,
             column,
@@ -156,14 +160,17 @@ def _restore(signal: Any, value: Any, what: str) -> Plan[None]:
     yield from tolerate(bps.abs_set(signal, value, wait=True), what)
 
 
-def _optics(
-    column: Column, binning: int, exposure_time_s: float
-) -> Plan[tuple[npt.NDArray[np.float64], float]]:
-    """Return the matrix from a frame's pixels to stage um, and an exposure's dose in e/A^2 (0: no beam)."""
-    names = ("pixel_size_nm", "image_rotation_deg", "beam_current_na", "illuminated_area_um")
-    pixel_nm, rotation_deg, current_na, area_um = yield from read_now(column, *names)
-    pixel_um, angle = pixel_nm * 1e-3 * binning, math.radians(rotation_deg)
-    turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+def _to_stage(
+    calibrations: CalibrationStore | None, camera: Camera, column: Column, binning: int
+) -> Plan[npt.NDArray[np.float64]]:
+    """Return the matrix from pixels of a frame of this binning to stage um."""
+    view = yield from view_from(calibrations, camera, column)
+    (set_binning,) = yield from read_now(camera, "binning")
+    return np.array(view.stage_per_px_um) * (binning / int(set_binning))
+
+
+def _dose(column: Column, exposure_time_s: float) -> Plan[float]:
+    """Return the dose of an exposure, e/A^2 (0: no beam)."""
+    current_na, area_um = yield from read_now(column, "beam_current_na", "illuminated_area_um")
     lit = current_na > 0 and area_um > 0
-    flux = flux_e_per_a2_s(current_na, area_um) if lit else 0.0
-    return pixel_um * turn, flux * exposure_time_s
+    return flux_e_per_a2_s(float(current_na), float(area_um)) * exposure_time_s if lit else 0.0

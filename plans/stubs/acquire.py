@@ -12,9 +12,10 @@ import bluesky.plan_stubs as bps
 from bluesky.utils import FailedStatus, Msg
 
 from devices.errors import Aborted
+from plans.preprocessors import tolerate
 from plans.stubs.acquisition import Acquisition, Item
 from plans.stubs.ask import ask
-from plans.stubs.blocks import QUEUED_BLOCKS, await_idle, due, frames_in_file, next_block, submit
+from plans.stubs.blocks import QUEUED_BLOCKS, await_idle, due, frames_in_file, frames_lost, next_block, submit
 from plans.stubs.judge import forget_verdicts, save_verdicts
 from plans.stubs.refocus import map_focus, refocus
 from plans.stubs.steer import recover, steer
@@ -25,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 COLLECT_S = 0.2
 VERDICT_TIMEOUT_S = 60.0
-KEEP_S = 3.0
+KEEP_S = 10.0
 
 
 def acquire(run: Acquisition, items: Sequence[Item]) -> Generator[Msg, Any, None]:
@@ -137,10 +138,11 @@ def collect(run: Acquisition) -> Generator[Msg, Any, None]:
 def keep_frames(run: Acquisition) -> Generator[Msg, Any, None]:
     """Bring what was exposed before a failure into the documents."""
     if any(not block.status.done for block in run.queued):
-        yield from ask(lambda: run.sequencer.stop())
+        yield from tolerate(ask(lambda: run.sequencer.stop()), "ending the sequencer")
     yield from await_idle(run)
     yield from frames_in_file(run, KEEP_S)
     yield from collect(run)
+    yield from frames_lost(run)
 
 
 def settle_accounts(run: Acquisition) -> Generator[Msg, Any, None]:

@@ -16,6 +16,7 @@ from devices.sequencer.device import Sequencer
 from devices.sequencer.driver import MoveOptions, TileRequest
 from devices.stage.device import Stage
 from devices.stage.moves import SettleMode
+from plans.calibrations import CalibrationStore
 from plans.control import Control, LocalControl, MontageState, Progress
 from plans.dose import DoseMap
 from plans.specs.focus import FocusSchedule
@@ -24,6 +25,7 @@ from plans.specs.montage import MontageSpec
 from plans.specs.policy import GOOD, Action, DeviceFault, MontageVerdict
 from plans.specs.view import View
 from plans.stubs.focus import FocusMap
+from plans.stubs.stage_offset import StageOffset
 from plans.verdicts import EventReadable, Verdicts
 
 RATE_MEMORY_S = 20.0
@@ -99,6 +101,7 @@ class Acquisition:
     beam: Beam = field(default_factory=Beam)
     base_shift_um: tuple[float, float] = (0.0, 0.0)
     doses: DoseMap = field(default_factory=DoseMap)
+    calibrations: CalibrationStore | None = None
 
     waiting: deque[list[Item]] = field(default_factory=deque)
     queued: deque[Queued] = field(default_factory=deque)
@@ -126,6 +129,8 @@ class Acquisition:
     state: MontageState = "started"
     written: int = 0
     settled: int = 0
+    given_up: int = 0
+    stage_offset: StageOffset = field(default_factory=StageOffset)
     unblanked: bool = False
     defocus_um: float = math.nan
     shift_um: tuple[float, float] = (0.0, 0.0)
@@ -173,6 +178,7 @@ class Acquisition:
         tile, shifted = item.tile, self.grid.supertile != (1, 1)
         shift = (tile.image_shift_x_um, tile.image_shift_y_um) if shifted else self.base_shift_um
         (a, b), (c, d) = self.view.stage_per_shift
+        offset_x, offset_y = self.stage_offset.offset_um
         return TileRequest(
             tile.raster_index,
             tile.roi,
@@ -185,8 +191,8 @@ class Acquisition:
             image_shift_x_um=shift[0] if shifted else math.nan,
             image_shift_y_um=shift[1] if shifted else math.nan,
             defocus_um=self.defocus_of(tile),
-            centre_dx_um=a * shift[0] + b * shift[1],
-            centre_dy_um=c * shift[0] + d * shift[1],
+            centre_dx_um=a * shift[0] + b * shift[1] - offset_x,
+            centre_dy_um=c * shift[0] + d * shift[1] - offset_y,
             prior_dose_e_per_a2=prior_dose,
         )
 

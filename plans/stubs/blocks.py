@@ -17,12 +17,15 @@ from plans.preprocessors import cause_of, tolerate
 from plans.stubs.acquisition import Acquisition, Item, Queued
 from plans.stubs.ask import ask, read_now
 from plans.stubs.judge import describe
+from plans.verdicts import save_event
 
 logger = logging.getLogger(__name__)
 
 QUEUED_BLOCKS = 2
 """Blocks on the sequencer at a time: while one runs, the next waits there, so that no gap opens."""
 SETTLE_CHECK_S = 0.02
+ABORT_TIMEOUT_S = 60.0
+"""Longest time for the sequencer to end; frames exposed before have some seconds to reach the file."""
 GROUP = "tiles-"
 """Beginning of the names of the groups of blocks."""
 
@@ -125,7 +128,10 @@ def resume_sequencer(run: Acquisition) -> Generator[Msg, Any, None]:
 def empty_sequencer(run: Acquisition, *, now: bool = False) -> Generator[Msg, Any, None]:
     """Take back the tiles that the sequencer has not exposed; ``now`` gives up the one that runs, too."""
     if run.queued:
-        yield from tolerate(ask(lambda: run.sequencer.call("Abort" if now else "Stop")), "ending the queue")
+        command = "Abort" if now else "Stop"
+        yield from tolerate(
+            ask(lambda: run.sequencer.call(command, timeout_s=ABORT_TIMEOUT_S)), "ending the queue"
+        )
         yield from reconcile(run)
     yield from resume_sequencer(run)  # an empty queue need not be held
 
@@ -153,9 +159,27 @@ def reconcile(run: Acquisition) -> Generator[Msg, Any, None]:
     frames = yield from frames_in_file(run)
     left = run.exposed[frames:]
     del run.exposed[frames:]
-    for item in left:
+    lost = yield from frames_lost(run)
+    for item in left[lost:]:
         run.count_dose(item.tile, -1)
     requeue(run, left)
+
+
+def frames_lost(run: Acquisition) -> Generator[Msg, Any, int]:
+    """Return how many exposures gave no frame since the last call; say so where there are any."""
+    (given_up,) = yield from read_now(run.camera, "frames_given_up")
+    lost, run.given_up = max(0, int(given_up) - run.given_up), int(given_up)
+    if lost:
+        text = f"{lost} exposed frames did not reach the file; their tiles are to be exposed again"
+        logger.warning("montage %s: %s", run.montage_id, text)
+        yield from note(run, "frames_given_up", text)
+    return lost
+
+
+def note(run: Acquisition, kind: str, text: str) -> Generator[Msg, Any, None]:
+    """Write into stream ``incidents`` what happened beside the tiles."""
+    data = {"incident_kind": kind, "incident_text": text, "incident_frame": len(run.exposed)}
+    yield from save_event(run.incidents, data)
 
 
 def frames_in_file(run: Acquisition, patience_s: float | None = None) -> Generator[Msg, Any, int]:

@@ -15,6 +15,7 @@ from devices.camera.device import Camera
 from devices.column.device import Column
 from devices.errors import ConfigurationError
 from devices.stage.device import Stage
+from plans.calibrations import CalibrationStore
 from plans.preprocessors import tolerate
 from plans.specs.focus import FocusSchedule, FocusSpec
 from plans.specs.focus_map import FocusMap, MapPoint, spread_points
@@ -41,7 +42,12 @@ __all__ = [
 
 
 def autofocus(
-    camera: Camera, column: Column, stage: Stage, spec: FocusSpec
+    camera: Camera,
+    column: Column,
+    stage: Stage,
+    spec: FocusSpec,
+    *,
+    calibrations: CalibrationStore | None = None,
 ) -> Generator[Msg, Any, FocusResult]:
     """Measure the defocus beside the stage's position and set what the specification asks for.
 
@@ -55,6 +61,8 @@ def autofocus(
         The instruments.
     spec
         How.
+    calibrations
+        Measured pixel sizes and rotations, which displacements are told from; None takes the nominal ones.
 
     Returns
     -------
@@ -84,11 +92,16 @@ def autofocus(
             result, stigmator=stigmator, exposures=probe.exposures, dose_e_per_a2=probe.dose_e_per_a2
         )
 
-    return (yield from probing(camera, column, stage, spec, measure))
+    return (yield from probing(camera, column, stage, spec, measure, calibrations))
 
 
 def autostigmate(
-    camera: Camera, column: Column, stage: Stage, spec: FocusSpec
+    camera: Camera,
+    column: Column,
+    stage: Stage,
+    spec: FocusSpec,
+    *,
+    calibrations: CalibrationStore | None = None,
 ) -> Generator[Msg, Any, StigmatorResult]:
     """Measure astigmatism beside the stage's position, and correct it with the objective stigmator.
 
@@ -103,6 +116,8 @@ def autostigmate(
         The instruments.
     spec
         How: ``accuracy_um`` is the amplitude that may be left (at least 0.03 um).
+    calibrations
+        As for `autofocus`.
 
     Raises
     ------
@@ -111,7 +126,7 @@ def autostigmate(
     MontangoError
         An instrument failed; defocus and stigmator are as before.
     """
-    return (yield from probing(camera, column, stage, spec, correct_astigmatism))
+    return (yield from probing(camera, column, stage, spec, correct_astigmatism, calibrations))
 
 
 def measure_focus_map(
@@ -122,6 +137,7 @@ def measure_focus_map(
     places_um: Sequence[tuple[float, float]],
     *,
     save: Callable[[FocusResult], Plan[None]] | None = None,
+    calibrations: CalibrationStore | None = None,
 ) -> Generator[Msg, Any, tuple[FocusMap, list[FocusResult]]]:
     """Measure focus at several places (each moved by ``spec.offset_um``) and fit a surface to what was found.
 
@@ -137,6 +153,8 @@ def measure_focus_map(
         Where, in stage um.
     save
         What to do with each result: `save_focus` where a run is open.
+    calibrations
+        As for `autofocus`.
 
     Raises
     ------
@@ -151,9 +169,10 @@ def measure_focus_map(
     def visit() -> Plan[None]:
         for x_um, y_um in places_um:
             yield from bps.abs_set(stage, (x_um, y_um), wait=True)
-            results.append((yield from autofocus(camera, column, stage, spec)))
+            found = yield from autofocus(camera, column, stage, spec, calibrations=calibrations)
+            results.append(found)
             if save is not None:
-                yield from save(results[-1])
+                yield from save(found)
 
     yield from bpp.finalize_wrapper(
         visit(), lambda: tolerate(bps.abs_set(column.defocus_um, before, wait=True), "restoring the defocus")

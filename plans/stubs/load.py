@@ -80,7 +80,7 @@ def load_sample(
             if not isinstance(cause_of(failure), DeviceLost):
                 raise
             logger.warning("%s; following the load once it is back", cause_of(failure))
-            slots = yield from _await_still(loader, recovery_timeout_s)
+            slots = yield from await_still(loader, recovery_timeout_s)
             if loaded_slot(slots) != slot:
                 raise InstrumentFault(
                     f"loader has slot {loaded_slot(slots)} in the microscope, not {slot}, after its server "
@@ -116,7 +116,7 @@ def _check_barcode(slot: Slot, wanted: str | None) -> None:
         )
 
 
-def _await_still(loader: Loader, timeout_s: float) -> Generator[Msg, Any, tuple[Slot, ...]]:
+def await_still(loader: Loader, timeout_s: float) -> Generator[Msg, Any, tuple[Slot, ...]]:
     """Wait until the loader's server answers and no sample moves, and return the slots."""
     yield from await_device(loader, timeout_s)
     left_s = timeout_s

@@ -46,14 +46,20 @@ def map_focus(run: Acquisition) -> Generator[Msg, Any, None]:
     spec = run.spec.focus
     assert spec is not None
     assert spec.map is not None
-    places = list(spec.map_points_um or ())
+    places = run.stage_offset.places(spec.map_points_um or ())
     if not places:
         count = POINTS_NEEDED[spec.map] + EXTRA_POINTS[spec.map]
         places = spread_points([(tile.centre_x_um, tile.centre_y_um) for tile in run.grid.tiles], count)
     with run.clock("before"):
         yield from _unshift(run)
         run.focus_map, _ = yield from measure_focus_map(
-            run.camera, run.column, run.stage, spec, places, save=lambda result: _keep(run, result)
+            run.camera,
+            run.column,
+            run.stage,
+            spec,
+            places,
+            save=lambda result: _keep(run, result),
+            calibrations=run.calibrations,
         )
     logger.info("focus map: %s, residual %.3f um", run.focus_map.kind, run.focus_map.residual_um)
 
@@ -65,7 +71,9 @@ def _measure(run: Acquisition, tile: Tile) -> Generator[Msg, Any, FocusResult]:
     for left in reversed(range(TRIES)):
         try:
             yield from bps.abs_set(run.stage, (tile.centre_x_um, tile.centre_y_um), wait=True)
-            result: FocusResult = yield from autofocus(run.camera, run.column, run.stage, spec)
+            result: FocusResult = yield from autofocus(
+                run.camera, run.column, run.stage, spec, calibrations=run.calibrations
+            )
         except Exception as failure:
             if not left or not isinstance(cause_of(failure), Aborted):
                 raise

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator
-from dataclasses import dataclass
-from typing import Any, TypeVar
+import time
+from collections.abc import Generator
+from dataclasses import dataclass, replace
+from typing import Any
 
 import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
-from bluesky.utils import Msg, RunEngineControlException
+from bluesky.utils import Msg
 from shapely import Polygon
 
-from devices.errors import ConfigurationError, InstrumentFault, LimitError, MontangoError
+from devices.errors import InstrumentFault
 from devices.loader.device import Loader
 from plans.calibrations import CalibrationStore
 from plans.find_rois import FoundRoi, find_rois
@@ -22,34 +23,26 @@ from plans.sample_report import ListReport, RoiReport, SampleReport
 from plans.specs.samples import Sample, SampleList, SamplePolicy, SampleRoi, SurveySpec
 from plans.stubs.ask import read_now
 from plans.stubs.load import await_device, load_sample, recover_loader
-from plans.stubs.roi import Instruments, acquire_roi, come_back, one_line
-from plans.survey import survey
+from plans.stubs.roi import Instruments, acquire_roi, begun_before, come_back, one_line
+from plans.stubs.sample_policy import ListEnded, Skipped, Steps
+from plans.stubs.sample_survey import Surveying
+from plans.verdicts import EventReadable, save_event
+from processing.kernels.constellation import match_points
 from processing.survey import SurveyImage
 
 logger = logging.getLogger(__name__)
-T = TypeVar("T")
 
 
-class ListEnded(MontangoError):
-    """The list ends here, as the policy says."""
-
-
-class Skipped(MontangoError):
-    """This sample or ROI is left out."""
-
-
-@dataclass
-class SampleRun:
+@dataclass(kw_only=True)
+class SampleRun(Steps):
     """Samples of a list in progress: what acquires them, what is asked for, and the account.
 
     Attributes
     ----------
-    say
-        Is told what happens, a line at a time.
-    failures_in_a_row
-        Loads, surveys and ROIs that failed since the last that did not.
     surveyed
         The survey of the sample that is loaded.
+    lies_still
+        Whether it lies as it did when its account was begun.
     """
 
     loader: Loader
@@ -58,35 +51,39 @@ class SampleRun:
     report: ListReport
     md: dict[str, Any]
     calibrations: CalibrationStore | None
-    say: Callable[[str], None]
-    failures_in_a_row: int = 0
     surveyed: SurveyImage | None = None
+    lies_still: bool = False
 
     def sample(self, sample: Sample, report: SampleReport) -> Generator[Msg, Any, None]:
-        """Acquire one sample; failures are told in its report."""
+        """Acquire what is open of one sample; failures are told in its report."""
         policy = sample.policy or self.spec.policy
         self.say(f"sample {sample.name} (slot {sample.slot})")
         try:
             yield from self.load(sample, report, policy)
-            rois, certain = yield from self.rois(sample, report, policy)
+            rois = yield from self.rois(sample, report, policy)
         except Skipped:
             return
-        report.rois = [RoiReport(roi.name, confidence=certain.get(roi.name)) for roi in rois]
-        for roi, account in zip(rois, report.rois, strict=True):
-            yield from self.roi(sample, roi, account, report, policy)
-            self.report.write()
+        self.enter(sample, report, rois)
+        self.report.write()
+        accounts = {account.name: account for account in report.rois}
+        for roi in rois:
+            if accounts[roi.name].status == "pending":
+                yield from self.roi(sample, roi, accounts[roi.name], report, policy)
+                self.report.write()
         report.status = "done"
 
     def load(self, sample: Sample, report: SampleReport, policy: SamplePolicy) -> Generator[Msg, Any, None]:
-        """Load a sample."""
+        """Load a sample; one that is in the microscope stays there."""
+        began = time.monotonic()
 
-        def once() -> Generator[Msg, Any, str]:
+        def once() -> Generator[Msg, Any, tuple[str, int]]:
             report.load_attempts += 1
             slot = yield from load_sample(
                 self.loader, self.instruments.column, self.instruments.stage, sample.slot,
                 barcode=sample.barcode, recovery_timeout_s=policy.recovery_timeout_s,
             )  # fmt: skip
-            return slot.barcode
+            (count,) = yield from read_now(self.loader, "load_count")
+            return slot.barcode, int(count)
 
         def recover() -> Generator[Msg, Any, None]:
             yield from tolerate(
@@ -99,51 +96,90 @@ class SampleRun:
             )
 
         try:
-            report.barcode = yield from self.tried("loading", once, recover, report, policy.attempts)
+            barcode, count = yield from self.tried("loading", once, recover, report, policy.attempts)
         except Skipped as why:
             report.status, report.reason = "failed", str(why)
             self.failed(policy, policy.on_load_failure, f"sample {sample.name}: {why}")
             raise
-        report.status = "loaded"
+        self.lies_still = (barcode, count) == (report.barcode, report.load_number)
         self.surveyed = None
+        if self.lies_still:
+            self.say("  it is in the microscope as it was left")
+        elif report.load_number is not None:
+            self.say("  it has been loaded again, and lies anew")
+            forget_place(report)
+        report.status, report.barcode, report.load_number = "loaded", barcode, count
+        self.report.write()
+        if not self.lies_still:
+            yield from self.record_load(sample, report, time.monotonic() - began)
+
+    def record_load(self, sample: Sample, report: SampleReport, took_s: float) -> Generator[Msg, Any, None]:
+        """Write which sample was loaded into a run of its own, stream ``loader``."""
+        event = {
+            "loaded_slot": report.slot,
+            "loaded_barcode": report.barcode,
+            "load_number": report.load_number,
+            "load_attempts": report.load_attempts,
+            "load_time_s": took_s,
+        }
+        md = {"plan_name": "load_sample", "purpose": "loading", **self.metadata(sample, report)}
+        yield from bpp.run_wrapper(save_event(EventReadable("loader", "devices.loader"), event), md=md)
 
     def rois(
         self, sample: Sample, report: SampleReport, policy: SamplePolicy
-    ) -> Generator[Msg, Any, tuple[list[SampleRoi], dict[str, float]]]:
-        """Return the ROIs of a sample, given or found in its survey, and how sure each is."""
+    ) -> Generator[Msg, Any, list[SampleRoi]]:
+        """Return the ROIs of a sample: given, found in its survey, or found there by an earlier process."""
         plan = sample.survey or self.spec.survey
-        certain: dict[str, float] = {}
+        known = [SampleRoi.model_validate(one.place) for one in report.rois if one.place is not None]
+        search = not sample.rois and not (known and self.lies_still)
+        found: tuple[FoundRoi, ...] = ()
         try:
-            found: tuple[FoundRoi, ...] = ()
-            if plan is not None and (not sample.rois or self.spec.realign is not None):
-                found = yield from self.survey(sample, plan, report, policy)
-            if sample.rois:
-                return list(sample.rois), certain
+            if plan is not None and (search or self.spec.realign is not None):
+                found = yield from self.survey(sample, plan, report, policy, search)
         except Skipped as why:
             report.status, report.reason = "failed", str(why)
             self.failed(policy, policy.on_survey_failure, f"sample {sample.name}: {why}")
             raise
+        if not search:
+            return list(sample.rois) or known
         self.say(f"  {len(found)} sections found")
-        return [one.as_roi() for one in found], {one.name: one.confidence for one in found}
+        before = [SampleRoi.model_validate(one.earlier_place) for one in report.rois if one.earlier_place]
+        found = named_as_before(before, found) if before else found
+        for one in found:
+            account = next((roi for roi in report.rois if roi.name == one.name), None)
+            if account is None:
+                report.rois.append(account := RoiReport(one.name))
+            account.place = one.as_roi().model_dump(mode="json")
+            account.confidence = one.confidence
+        return [one.as_roi() for one in found]
+
+    def enter(self, sample: Sample, report: SampleReport, rois: list[SampleRoi]) -> None:
+        """Let the account have a place for each ROI, and a reason for each that there is no more."""
+        names = [roi.name for roi in rois]
+        report.rois += [RoiReport(name) for name in names if name not in {one.name for one in report.rois}]
+        for account in report.rois:
+            if account.status == "pending" and account.name not in names:
+                account.status = "skipped"
+                account.reason = (
+                    "the list has it no more"
+                    if sample.rois
+                    else "not found again after the sample was reloaded"
+                )
 
     def survey(
-        self, sample: Sample, plan: SurveySpec, report: SampleReport, policy: SamplePolicy
+        self, sample: Sample, plan: SurveySpec, report: SampleReport, policy: SamplePolicy, find: bool
     ) -> Generator[Msg, Any, tuple[FoundRoi, ...]]:
-        """Survey the sample that is loaded, and find its sections where its ROIs are not given."""
-        parts, search = self.instruments, sample.search or self.spec.search
-
-        def acquire(*arguments: Any) -> Generator[Msg, Any, str]:
-            return parts.montage(*arguments[4:])
+        """Survey the sample that is loaded, and find its sections where they are looked for."""
+        parts, search, md = self.instruments, sample.search or self.spec.search, self.metadata(sample, report)
+        surveying = Surveying(parts, plan, report, md, self.calibrations, self.report.write)
 
         def once() -> Generator[Msg, Any, tuple[FoundRoi, ...]]:
-            self.surveyed = yield from survey(
-                parts.sequencer, parts.camera, parts.column, parts.stage, plan.spec(), self.metadata(sample),
-                acquire=acquire, max_px=plan.max_px,
-            )  # fmt: skip
-            if sample.rois:
+            self.surveyed = yield from surveying.picture()
+            if not find:
                 return ()
-            found = yield from find_rois(self.surveyed, spec=search, md=self.metadata(sample))
+            found = yield from find_rois(self.surveyed, spec=search, md=md)
             if len(found) < search.min_rois:
+                surveying.anew()
                 raise InstrumentFault(
                     f"{len(found)} sections were found in the survey, search.min_rois = {search.min_rois} "
                     f"are wanted; see the survey's overview, or change search"
@@ -158,16 +194,20 @@ class SampleRun:
     def roi(
         self, sample: Sample, roi: SampleRoi, account: RoiReport, report: SampleReport, policy: SamplePolicy
     ) -> Generator[Msg, Any, None]:
-        """Acquire one ROI."""
-        try:
-            roi = yield from self.found_again(sample, roi, account, report, policy)
-        except Skipped as why:
-            account.status, account.reason = "skipped", str(why)
-            self.failed(policy, policy.on_realign_failure, f"sample {sample.name}, ROI {roi.name}: {why}")
-            return
+        """Acquire one ROI; a montage that was begun goes on where its tiles lie."""
+        begun = False
+        if account.montage_id:
+            begun = bool((yield from begun_before(self.instruments.journal_dir, account.montage_id)).run_uids)
+        if not begun:
+            try:
+                roi = yield from self.found_again(sample, roi, account, report, policy)
+            except Skipped as why:
+                account.status, account.reason = "skipped", str(why)
+                self.failed(policy, policy.on_realign_failure, f"sample {sample.name}, ROI {roi.name}: {why}")
+                return
         spec = self.spec.montage_spec(sample, roi)
-        md = {**self.metadata(sample), "roi": roi.name}
-        yield from acquire_roi(self.instruments, spec, account, policy, md)
+        md = {**self.metadata(sample, report), "roi": roi.name}
+        yield from acquire_roi(self.instruments, spec, account, policy, md, self.report.write)
         if account.aborted:
             raise ListEnded(f"sample {sample.name}, ROI {roi.name}: {account.reason}")
         self.say(
@@ -195,7 +235,7 @@ class SampleRun:
             plan = realign(
                 parts.camera, parts.column, parts.stage, Anchor(picture, centre), spec=self.spec.realign,
                 magnification=wanted or float(before), calibrations=self.calibrations,
-                md=self.metadata(sample),
+                md={**self.metadata(sample, report), "roi": roi.name},
             )  # fmt: skip
 
             def put_back() -> Generator[Msg, Any, None]:
@@ -219,51 +259,6 @@ class SampleRun:
         account.offset_um, account.residual_um = found.offset_um, found.residual_um
         return _moved(roi, found.offset_um)
 
-    def tried(
-        self,
-        what: str,
-        once: Callable[[], Generator[Msg, Any, T]],
-        recover: Callable[[], Generator[Msg, Any, None]],
-        report: SampleReport,
-        attempts: int,
-    ) -> Generator[Msg, Any, T]:
-        """Take a step, again and again as long as the policy says.
-
-        Raises
-        ------
-        Skipped
-            It failed every time, or cannot succeed.
-        """
-        for attempt in range(1, attempts + 1):
-            try:
-                return (yield from once())
-            except RunEngineControlException:
-                raise
-            except Exception as failure:  # one sample must not end the list
-                error = cause_of(failure)
-                text = f"{what} failed, attempt {attempt}: {one_line(error)}"
-                logger.warning("%s", text, exc_info=not isinstance(error, MontangoError))
-                report.incidents.append(text)
-                self.say(f"  {text}")
-                yield from recover()
-                if isinstance(error, LimitError | ConfigurationError):
-                    break
-        raise Skipped(f"{what} failed: {one_line(error)}")
-
-    def failed(self, policy: SamplePolicy, reaction: str, what: str) -> None:
-        """Count a failure; end the list where the policy says so.
-
-        Raises
-        ------
-        ListEnded
-            It says so.
-        """
-        self.failures_in_a_row += 1
-        if reaction == "stop":
-            raise ListEnded(what)
-        if self.failures_in_a_row >= policy.max_failures_in_a_row:
-            raise ListEnded(f"{self.failures_in_a_row} failures in a row, the last: {what}")
-
     def unforeseen(self, sample: Sample, report: SampleReport, failure: Exception) -> None:
         """Note a failure that no step has caught; the next sample has its turn.
 
@@ -280,9 +275,33 @@ class SampleRun:
         policy = sample.policy or self.spec.policy
         self.failed(policy, "skip", f"sample {sample.name}: {report.reason}")
 
-    def metadata(self, sample: Sample) -> dict[str, Any]:
+    def metadata(self, sample: Sample, report: SampleReport) -> dict[str, Any]:
         """Return what every run of a sample says of it."""
-        return {**self.md, "sample": sample.name, "slot": sample.slot, "sample_list": self.spec.name}
+        return {
+            **self.md,
+            "sample": sample.name,
+            "slot": sample.slot,
+            "load_number": report.load_number,
+            "sample_list": self.spec.name,
+        }
+
+
+def forget_place(report: SampleReport) -> None:
+    """Forget where a sample lay that has been loaded again: its survey, and montages that were cut off."""
+    report.survey_id = ""
+    for number, roi in enumerate(report.rois):
+        roi.earlier_place, roi.place = roi.place or roi.earlier_place, None
+        if roi.status == "pending":
+            cut = [*roi.earlier_ids, *([roi.montage_id] if roi.montage_id else [])]
+            report.rois[number] = RoiReport(
+                roi.name, earlier_place=roi.earlier_place, earlier_ids=cut, duration_s=roi.duration_s
+            )
+
+
+def named_as_before(before: list[SampleRoi], found: tuple[FoundRoi, ...]) -> tuple[FoundRoi, ...]:
+    """Return sections that were found again with the names they had; others are left out."""
+    pairs = match_points([_centre(one) for one in before], [one.centre_um for one in found])
+    return tuple(replace(found[new], name=before[old].name) for old, new in pairs)
 
 
 def _centre(roi: SampleRoi) -> tuple[float, float]:

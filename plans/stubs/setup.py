@@ -28,6 +28,8 @@ from plans.specs.montage import MontageSpec
 from plans.specs.view import View
 from plans.stubs.acquisition import Beam, Item
 from plans.stubs.ask import ask, read_now
+from plans.stubs.reference import references_for
+from plans.stubs.stage_offset import StageOffset
 from plans.stubs.view import read_setup, view_from
 
 T = TypeVar("T")
@@ -94,8 +96,9 @@ def prepare(
     minimum_free_gb: float,
     calibrations: CalibrationStore | None,
     record: MontageRecord | None,
+    offset: StageOffset,
 ) -> Generator[Msg, Any, Prepared]:
-    """Lay out the grid and refuse it if anything speaks against it.
+    """Lay out the grid, as the stage reads it now, and refuse it if anything speaks against it.
 
     Raises
     ------
@@ -106,10 +109,11 @@ def prepare(
     """
     uids = yield from require(camera, column, spec, calibrations)
     view, centre_um = yield from _place(camera, column, stage, calibrations, record)
-    grid = make_grid(spec, view, centre_um)
+    grid = offset.shifted(make_grid(spec, view, centre_um))
     todo: Sequence[tuple[Any, int]] = record.todo(grid) if record else [(tile, 0) for tile in grid.tiles]
     items = [Item(tile, attempt) for tile, attempt in todo]
-    check_positions([item.tile for item in items], (yield from ask(stage.limits)))
+    roi_names = grid.roi_names if spec.rois else ()
+    check_positions([item.tile for item in items], (yield from ask(stage.limits)), roi_names)
     frame_bytes = view.width_px * view.height_px * 2 + FRAME_NUMBERS_BYTES
     check_disk(Path(camera.data_dir), frame_bytes * len(items), minimum_free_gb)
     beam = yield from read_beam(column, required=spec.max_dose_e_per_a2 is not None)
@@ -140,6 +144,7 @@ def require(
         "magnification": setup.magnification,
         "camera": setup.camera,
         "binning": setup.binning,
+        "exposure_time_s": spec.exposure_time_s,
     }
     if store is None:
         if needed:
@@ -150,8 +155,11 @@ def require(
         return []
     uids = [store.require(kind, **where).uid for kind in needed]
     used: tuple[CalibrationKind, ...] = ("stage_camera", "image_shift")
-    uids += [one.uid for kind in used if (one := store.newest(kind, **where)) and one.uid not in uids]
-    return uids
+    found = [one for kind in used if (one := store.newest(kind, **where))]
+    width_px, height_px = yield from read_now(camera, "width_px", "height_px")
+    size = int(width_px), int(height_px)
+    found += references_for(store, setup, spec.exposure_time_s, size) or ()
+    return [*uids, *(one.uid for one in found if one.uid not in uids)]
 
 
 def _place(

@@ -17,16 +17,17 @@ from plans.specs.policy import DeviceFault, MontageVerdict, RunVerdict
 from plans.stubs.acquisition import Acquisition
 from plans.stubs.ask import ask, read_now
 from plans.stubs.blocks import (
+    ABORT_TIMEOUT_S,
     empty_sequencer,
     first_failure,
     line_of,
+    note,
     pause_sequencer,
     reconcile,
     requeue,
     resume_sequencer,
 )
 from plans.stubs.judge import overrule, save_verdicts
-from plans.verdicts import save_event
 
 logger = logging.getLogger(__name__)
 
@@ -199,7 +200,8 @@ def recover(run: Acquisition, failure: Exception) -> Generator[Msg, Any, None]:
 
 def end_exposure(run: Acquisition) -> Generator[Msg, Any, None]:
     """End an exposure that hangs; the camera takes exposures again afterwards."""
-    yield from tolerate(ask(lambda: run.sequencer.call("Abort", timeout_s=60.0)), "ending the sequencer")
+    abort = ask(lambda: run.sequencer.call("Abort", timeout_s=ABORT_TIMEOUT_S))
+    yield from tolerate(abort, "ending the sequencer")
 
 
 def classify(error: BaseException) -> DeviceFault | None:
@@ -212,9 +214,3 @@ def classify(error: BaseException) -> DeviceFault | None:
     if "/stage/" in text and isinstance(error, OperationTimeout):
         return "stage_stuck"
     return None
-
-
-def note(run: Acquisition, kind: str, text: str) -> Generator[Msg, Any, None]:
-    """Write into stream ``incidents`` what happened beside the tiles."""
-    data = {"incident_kind": kind, "incident_text": text, "incident_frame": len(run.exposed)}
-    yield from save_event(run.incidents, data)

@@ -9,10 +9,12 @@ from typing import Any
 
 import bluesky.plan_stubs as bps
 import numpy as np
-from bluesky.utils import Msg
+from bluesky.utils import FailedStatus, Msg
 
 from devices.errors import InstrumentFault
 from devices.sequencer.driver import Blanking
+from devices.stage.moves import MoveRequest
+from plans.preprocessors import cause_of
 from plans.stubs.acquisition import Acquisition, Item
 from plans.stubs.ask import read_now
 from plans.stubs.blocks import within_dose
@@ -93,7 +95,7 @@ def _lenses(run: Acquisition, item: Item) -> Generator[Msg, Any, None]:
         run.defocus_um = defocus_um
 
 
-def _move(run: Acquisition, item: Item) -> Generator[Msg, Any, tuple[int, Any]]:
+def _move(run: Acquisition, item: Item) -> Generator[Msg, Any, tuple[int, Sequence[float]]]:
     """Move until the stage is within the tolerance; return the moves it took, and where it is.
 
     Raises
@@ -101,15 +103,15 @@ def _move(run: Acquisition, item: Item) -> Generator[Msg, Any, tuple[int, Any]]:
     InstrumentFault
         It never was.
     """
-    tile, tolerance_um = item.tile, run.spec.tolerance_um
-    for attempt in range(1, 2 + run.spec.stage_retries):
-        yield Msg("set", run.stage, (tile.x_um, tile.y_um), group="move")
+    tile, spec = item.tile, run.spec
+    request = MoveRequest(tile.x_um, tile.y_um, tolerance_um=spec.tolerance_um, retries=spec.stage_retries)
+    status = yield Msg("set", run.stage, request, group="move")
+    try:
         yield Msg("wait", None, group="move")
-        position = (yield Msg("locate", run.stage))["readback"]
-        miss_um = max(abs(position[0] - tile.x_um), abs(position[1] - tile.y_um))
-        if not tolerance_um or miss_um <= tolerance_um:
-            return attempt, position
-    raise InstrumentFault(
-        f"{run.stage.name}: tile {describe(item)} missed by {miss_um:.3g} um after {attempt} moves, over "
-        f"tolerance_um = {tolerance_um:g}; check the stage, or raise tolerance_um or stage_retries"
-    )
+    except FailedStatus as failure:
+        error = cause_of(failure)
+        if type(error) is InstrumentFault:
+            raise InstrumentFault(f"tile {describe(item)}: {error}") from None
+        raise
+    result = status.result()
+    return result.tries, result

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlparse
 
 import numpy as np
@@ -15,6 +16,12 @@ from devices.errors import MontangoError
 from devices.frames import FrameMissed, FrameRingReader
 from devices.tiles import IMAGE_KEY, TILE_GROUP
 from processing.callbacks._frame_file import read_parts
+from processing.references import read_reference
+
+if TYPE_CHECKING:
+    from processing.kernels.reference import Reference
+
+_log = logging.getLogger(__name__)
 
 TILES_STREAM = "tiles"
 _WHOLE = ("roi", "row", "column", "attempt")
@@ -47,9 +54,23 @@ class TileSource:
     """Follows the ``tiles`` stream of one run and gives its frames.
 
     Feed it every document but the start, and `close` it when the run has ended.
+
+    Parameters
+    ----------
+    start
+        Start document of the run.
+    calibrations
+        Folder of the calibrations: `frame` takes out the dark and bright reference that the run names. A
+        reference that cannot be read, or is not of the frames' size, is logged, and frames stay as they are.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self, start: Mapping[str, Any] | None = None, calibrations: Path | str | None = None
+    ) -> None:
+        self._start = start or {}
+        self._calibrations = calibrations
+        self._reference: Reference | None = None
+        self._reference_read = False
         self.path: Path | None = None
         self.bit_depth: int | None = None
         self.missed = 0
@@ -73,14 +94,47 @@ class TileSource:
             return range(doc["indices"]["start"], doc["indices"]["stop"])
         return range(0)
 
+    @property
+    def corrected(self) -> bool:
+        """Whether frames are given with the references taken out."""
+        return self._correction() is not None
+
     def frame(self, index: int) -> npt.NDArray[np.unsignedinteger[Any]]:
         """Return a frame, (y, x) in counts: from the ring, or the file when the ring has it no more.
+
+        With a reference it is corrected; pixels that were saturated still are.
 
         Raises
         ------
         MontangoError
             Neither has it.
         """
+        frame, reference = self._raw(index), self._correction()
+        if reference is None:
+            return frame
+        try:
+            return reference.apply(frame, saturation_counts=self.full_counts(frame.dtype))
+        except ValueError:
+            _log.exception("frames of %s are not corrected", self.path)
+            self._reference = None
+            return frame
+
+    def full_counts(self, dtype: np.dtype[Any]) -> int:
+        """Return the value at which a pixel of the camera saturates."""
+        largest = int(np.iinfo(dtype).max)
+        return min(largest, 2**self.bit_depth - 1) if self.bit_depth else largest
+
+    def _correction(self) -> Reference | None:
+        """Return the run's reference, read when it is first asked for: not in the thread of the documents."""
+        if not self._reference_read:
+            self._reference_read = True
+            try:
+                self._reference = read_reference(self._start, self._calibrations)
+            except MontangoError:
+                _log.exception("frames of run %s are not corrected", self._start.get("uid"))
+        return self._reference
+
+    def _raw(self, index: int) -> npt.NDArray[np.unsignedinteger[Any]]:
         if self._ring is not None:
             try:
                 return self._ring.get(self._epoch, index)  # type: ignore[return-value]  # the camera's type

@@ -45,6 +45,9 @@ class Overview:
         Camera pixels a pixel of the picture to begin with; None for tiles of at most 512 px.
     max_px
         Longest side of the picture, px; it is reduced by another factor of two where it grows over this.
+    calibrations
+        Folder of the calibrations; frames of a run that names a dark and a bright reference are shown with
+        them taken out. None: as they are.
 
     Attributes
     ----------
@@ -53,7 +56,13 @@ class Overview:
     """
 
     def __init__(
-        self, directory: str | Path, emit: Callback, *, reduction: int | None = None, max_px: int = 4096
+        self,
+        directory: str | Path,
+        emit: Callback,
+        *,
+        reduction: int | None = None,
+        max_px: int = 4096,
+        calibrations: Path | str | None = None,
     ) -> None:
         if max_px < 16 or (reduction is not None and reduction < 1):
             raise ConfigurationError(
@@ -62,6 +71,7 @@ class Overview:
         self.directory = Path(directory)
         self.last_png: Path | None = None
         self._emit = emit
+        self._calibrations = calibrations
         self._reduction = reduction
         self._max_px = max_px
         self._source = TileSource()
@@ -84,8 +94,8 @@ class Overview:
         """
         if name == "start":
             self._source.close()
-            self._source, self._mosaic, self._start, self._qc = TileSource(), None, doc, ""
-            self._ignored = False
+            self._source = TileSource(doc, self._calibrations)
+            self._mosaic, self._start, self._qc, self._ignored = None, doc, "", False
         elif self._ignored:
             return
         elif name == "descriptor" and doc.get("name") == "qc":
@@ -174,7 +184,11 @@ class Overview:
             "purpose": "processing",
             "recipe": "overview",
             "input_uids": [self._start["uid"]],
-            "parameters": {"reduction": picture.reduction, "max_px": self._max_px},
+            "parameters": {
+                "reduction": picture.reduction,
+                "max_px": self._max_px,
+                "corrected": self._source.corrected,
+            },
             "tiles": len(self._mosaic or ()),
             "calibration": {
                 "pixel_size_nm": pixel_um * 1e3 * picture.reduction,

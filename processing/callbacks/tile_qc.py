@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -15,6 +16,7 @@ from processing.callbacks._tiles import Tile, TileSource
 from processing.callbacks._worker import QueuedCallback
 from processing.callbacks.verdicts import QCThresholds, TileFault, Verdict
 from processing.kernels.quality import TileMetrics, measure_tile
+from processing.kernels.reference import Reference
 
 _log = logging.getLogger(__name__)
 _FLUSH: Final = "flush"  # travels with the documents, so that it follows the frames announced before it
@@ -44,18 +46,25 @@ class TileQC:
     ----------
     thresholds
         When a tile fails.
+    calibrations
+        Folder of the calibrations; a run that names a dark and a bright reference is measured with them taken
+        out. None: frames are measured as they are.
     """
 
-    def __init__(self, thresholds: QCThresholds | None = None) -> None:
+    def __init__(
+        self, thresholds: QCThresholds | None = None, *, calibrations: Path | str | None = None
+    ) -> None:
         self.thresholds = thresholds or QCThresholds()
+        self.calibrations = calibrations
         self._changed = threading.Condition()
         self._verdicts: list[Verdict] = []
         self._measured = 0
         self._queued: QueuedCallback | None = None
         self._source = TileSource()
-        self._reset()
+        self._reset({})
+        reference = Reference.of(np.zeros((64, 64)), np.ones((64, 64)))
         for dtype in (np.uint16, np.uint8):  # compiled now rather than at the first tile
-            measure_tile(np.zeros((64, 64), dtype))
+            measure_tile(reference.apply(np.zeros((64, 64), dtype)))
 
     def queued(self, max_documents: int = 100_000) -> QueuedCallback:
         """Return this QC behind a queue and a thread of its own."""
@@ -89,7 +98,7 @@ class TileQC:
     def __call__(self, name: str, doc: dict[str, Any]) -> None:
         """Take a document."""
         if name == "start":
-            self._reset()
+            self._reset(doc)
         elif name == _FLUSH:
             self._judge_pending(final=True)
         elif name == "stop":
@@ -100,9 +109,9 @@ class TileQC:
             if indices:
                 self._measure(indices)
 
-    def _reset(self) -> None:
+    def _reset(self, start: dict[str, Any]) -> None:
         self._source.close()
-        self._source = TileSource()
+        self._source = TileSource(start, self.calibrations)
         self._judge = Judge(self.thresholds)
         self._pending: list[_Measured] = []
         self._early: list[_Measured] = []
@@ -129,9 +138,7 @@ class TileQC:
             _log.exception("tile %d cannot be judged", tile.index)
             self._emit(_Measured(tile, NOTHING_MEASURED), [unreadable()])
             return
-        scale = np.iinfo(frame.dtype).max
-        bits = self._source.bit_depth
-        full = min(scale, 2**bits - 1) if bits else scale
+        full = self._source.full_counts(frame.dtype)
         dark = min(self.thresholds.dark_counts, _DARK_SHARE_OF_SCALE * full)
         measured = _Measured(tile, measure_tile(frame, full, dark))
         faults = self._judge.absolute(measured.metrics, frame.shape[0])

@@ -43,10 +43,18 @@ class QCThresholds(BaseModel):
     """Focus score below the run's median, dB, from which a tile may be blurred; it is when both say so."""
     min_anisotropy_db: float = Field(default=6.0, gt=0, le=60)
     """How much more than usual one direction may stand out, dB, before a blurred tile counts as smeared."""
-    max_opaque_fraction: float = Field(default=0.0015, gt=0, le=1)
-    """Share of blocks darker than 0.3 of the median, over what other tiles have, that is dirt or a fold."""
+    max_opaque_radius: float = Field(default=0.05, gt=0, le=0.5)
+    """Radius of the largest opaque circle, relative to the shorter side, that is dirt: over what
+    `relative_opaque_radius` allows."""
+    relative_opaque_radius: float = Field(default=1.5, ge=0, le=10)
+    """How many times the opaque circles that tiles of the run usually have are allowed besides."""
+    max_fold_contrast: float = Field(default=0.25, gt=0, le=10)
+    """Contrast of a dark line right across the tile, natural logarithm, over which it is a fold."""
+    min_shading: float = Field(default=0.4, gt=0, lt=1)
+    """Bright parts of the darkest of nine fields over those of the brightest, under which the beam is cut."""
     deviations: float = Field(default=5.0, gt=0, le=50)
-    """How many robust standard deviations below the median both must be besides."""
+    """How many robust standard deviations from the median sharpness and focus score, fold contrast or shading
+    must be besides."""
     min_texture: float = Field(default=20.0, ge=1, le=1000)
     """Texture under which nothing is said of sharpness: resin."""
     min_relative_relief: float = Field(default=0.3, gt=0, le=1)
@@ -67,8 +75,9 @@ class TileFault:
     ----------
     kind
         ``dark``, ``saturated``, ``low_contrast``, ``blurred`` (out of focus), ``smeared`` (drift),
-        ``damaged`` (lines lost or torn), ``frozen`` (the frame before once more), ``debris``, ``fold``,
-        ``charging`` or ``unreadable``.
+        ``astigmatic``, ``damaged`` (lines lost or torn), ``incomplete`` (the rest never came), ``frozen`` (the
+        frame before once more), ``debris``, ``fold``, ``charging``, ``vignetted`` (the beam's edge),
+        ``unmatched`` (shows another place than its neighbours) or ``unreadable``.
     severity
         0 (just over the limit) to 1.
     confidence
@@ -139,6 +148,11 @@ class Verdict:
             "sharpness": metrics.sharpness,
             "focus_score": metrics.focus_score,
             "anisotropy_db": metrics.anisotropy_db,
+            "anisotropy_deg": metrics.anisotropy_deg,
             "banding": metrics.banding,
+            "missing_fraction": metrics.missing_fraction,
             "opaque_fraction": metrics.opaque_fraction,
+            "opaque_radius": metrics.opaque_radius,
+            "fold_contrast": metrics.fold_contrast,
+            "shading": metrics.shading,
         }

@@ -1,5 +1,7 @@
 """Discs in images, as beams and holes are: their edge, below a pixel, and the ellipse through it.
 
+`processing.kernels.slots` has the holes that are longer than wide.
+
 Pixels are counted from the middle of the frame, x along a line, y down the lines.
 """
 
@@ -46,9 +48,31 @@ class EllipseFit:
         """Radius of the circle of the same area."""
         return math.sqrt(self.major * self.minor)
 
+    def outline(self, count: int) -> tuple[Reals, Reals]:
+        """Return points of the edge and the directions outwards there, (count, 2) each."""
+        t = 2 * np.pi * np.arange(count) / count
+        angle = math.radians(self.angle_deg)
+        turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+        points = np.stack([self.major * np.cos(t), self.minor * np.sin(t)], axis=1) @ turn.T
+        outwards = np.stack([self.minor * np.cos(t), self.major * np.sin(t)], axis=1) @ turn.T
+        outwards /= np.linalg.norm(outwards, axis=1, keepdims=True)
+        return points + np.array([self.x, self.y]), outwards
+
 
 def disc_guess(image: Image) -> tuple[float, float, float] | None:
-    """Return centre and radius (px) of the largest bright region that Otsu's threshold finds, or None.
+    """Return centre and radius (px) of the largest bright region that Otsu's threshold finds, or None."""
+    mask = bright_region(image)
+    if mask is None:
+        return None
+    height, width = image.shape
+    moments = cv2.moments(mask, binaryImage=True)
+    area = moments["m00"]
+    x, y = moments["m10"] / area, moments["m01"] / area
+    return x - (width - 1) / 2, y - (height - 1) / 2, math.sqrt(area / math.pi)
+
+
+def bright_region(image: Image) -> npt.NDArray[np.uint8] | None:
+    """Return the largest bright region that Otsu's threshold finds, (y, x), 0 or 1; None where there is none.
 
     N. Otsu, IEEE Trans. SMC 9 (1979) 62, doi:10.1109/TSMC.1979.4310076.
     """
@@ -59,13 +83,11 @@ def disc_guess(image: Image) -> tuple[float, float, float] | None:
         return None
     grey = np.clip(255 * (smooth - low) / (high - low), 0, 255).astype(np.uint8)
     _, mask = cv2.threshold(grey, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
-    count, _, boxes, centres = cv2.connectedComponentsWithStats(mask)
+    count, labels, boxes, _ = cv2.connectedComponentsWithStats(mask)
     if count < 2:
         return None
     best = 1 + int(np.argmax(boxes[1:, cv2.CC_STAT_AREA]))
-    area = float(boxes[best, cv2.CC_STAT_AREA])
-    x, y = centres[best]
-    return float(x) - (width - 1) / 2, float(y) - (height - 1) / 2, math.sqrt(area / math.pi)
+    return np.asarray(labels == best, np.uint8)
 
 
 def edge_points(
@@ -84,34 +106,63 @@ def edge_points(
     rays
         How many; those whose search leaves the frame, and those that fall nowhere, give no point.
     """
-    height, width = image.shape
-    blur = max(1.0, 0.01 * radius_px)
-    smooth = ndimage.gaussian_filter(image.astype(np.float32), blur)
     angle = 2 * np.pi * np.arange(rays) / rays
     step = max(0.25, radius_px / 400)
-    r = np.arange(radius_px * (1 - reach), radius_px * (1 + reach), step)
-    x = centre_px[0] + (width - 1) / 2 + np.outer(np.cos(angle), r)
-    y = centre_px[1] + (height - 1) / 2 + np.outer(np.sin(angle), r)
+    return edges_along(
+        image,
+        np.broadcast_to(np.asarray(centre_px, float), (rays, 2)),
+        np.stack([np.cos(angle), np.sin(angle)], axis=1),
+        np.arange(radius_px * (1 - reach), radius_px * (1 + reach), step),
+        max(1.0, 0.01 * radius_px),
+    )
+
+
+def edges_along(
+    image: Image, starts_px: Reals, directions: Reals, distances_px: Reals, blur_px: float
+) -> Reals:
+    """Return where lines leave something bright: (n, 2) px, the steepest fall along each.
+
+    Parameters
+    ----------
+    image
+        (y, x), counts.
+    starts_px, directions
+        (line, 2): where each begins, and its unit vector.
+    distances_px
+        (m,), evenly spaced: how far from the start to look.
+    blur_px
+        By how much the image is smoothed.
+
+    Returns
+    -------
+    numpy.ndarray
+        No point of a line whose search leaves the frame where it falls, or that falls nowhere.
+    """
+    height, width = image.shape
+    smooth = ndimage.gaussian_filter(image.astype(np.float32), blur_px)
+    r, step = distances_px, float(distances_px[1] - distances_px[0])
+    x = starts_px[:, :1] + (width - 1) / 2 + np.outer(directions[:, 0], r)
+    y = starts_px[:, 1:] + (height - 1) / 2 + np.outer(directions[:, 1], r)
     inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
     profile = ndimage.map_coordinates(smooth, [y, x], order=1, mode="nearest")
     if not inside.any():
         return np.empty((0, 2))
     dark, bright = np.percentile(profile[inside], [5, 95])
     middle = (dark + bright) / 2
-    fall = -np.gradient(ndimage.gaussian_filter1d(profile, 2 * blur / step, axis=1), axis=1)
+    fall = -np.gradient(ndimage.gaussian_filter1d(profile, 2 * blur_px / step, axis=1), axis=1)
     fall[~inside] = 0.0
     found = []
-    for ray in range(rays):
-        at = int(np.argmax(fall[ray]))
-        if not 2 <= at < len(r) - 2 or not inside[ray, at - 2 : at + 3].all():
+    for line in range(len(starts_px)):
+        at = int(np.argmax(fall[line]))
+        if not 2 <= at < len(r) - 2 or not inside[line, at - 2 : at + 3].all():
             continue
-        within, beyond = profile[ray, max(0, at - _SIDES) : at], profile[ray, at + 1 : at + 1 + _SIDES]
-        if not np.median(within) > middle > np.median(beyond[inside[ray, at + 1 : at + 1 + _SIDES]]):
+        within, beyond = profile[line, max(0, at - _SIDES) : at], profile[line, at + 1 : at + 1 + _SIDES]
+        if not np.median(within) > middle > np.median(beyond[inside[line, at + 1 : at + 1 + _SIDES]]):
             continue
-        before, here, after = fall[ray, at - 1 : at + 2]
+        before, here, after = fall[line, at - 1 : at + 2]
         curve = before - 2 * here + after
         peak = r[at] + step * (0.5 * (before - after) / curve if curve < 0 else 0.0)
-        found.append((centre_px[0] + peak * math.cos(angle[ray]), centre_px[1] + peak * math.sin(angle[ray])))
+        found.append(starts_px[line] + peak * directions[line])
     return np.array(found, float).reshape(-1, 2)
 
 

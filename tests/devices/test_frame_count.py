@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,51 +17,32 @@ import pytest
 from bluesky.run_engine import RunEngine, call_in_bluesky_event_loop
 from bluesky.utils import Msg
 from ophyd_async.core import DetectorTrigger, TriggerInfo, init_devices
-from tango.test_context import MultiDeviceTestContext
 
 from devices.camera.device import Camera
 from devices.camera.frame_count import FrameCount
-from devices.camera.server import CameraServer
 from devices.tiles import SEQUENCER_COLUMNS
 from plans.stubs.ask import ask
-from sim.config import SimulationConfig
-from sim.world import World
 
 pytestmark = pytest.mark.tango
-
-SILENT = ("frames_written", "series_done")
-
-
-class SilentCameraServer(CameraServer):
-    """A camera server whose counters push no event."""
-
-    def publish(self, **values: Any) -> None:
-        """Push what is no counter."""
-        super().publish(**{name: value for name, value in values.items() if name not in SILENT})
 
 
 @pytest.fixture(scope="module")
 def camera(tmp_path_factory: pytest.TempPathFactory, engine: RunEngine) -> Iterator[Camera]:
     """Return the wrapper of a silent camera server in a process of its own."""
     folder: Path = tmp_path_factory.mktemp("silent")
-    config = {
-        "timing": "fast",
-        "camera": {"width_px": 64, "height_px": 64},
-        "specimen": {"texture_px": 512},
-    }
-    World.create(folder / "world", SimulationConfig.model_validate(config)).close()
-    properties = {
-        "driver": "sim.camera:SimulatedCamera",
-        "driver_options": f'{{"world": "{folder / "world"}"}}',
-        "state_file": str(folder / "counts"),
-        "ring_dir": str(folder),
-    }
-    devices = [{"class": SilentCameraServer, "devices": [{"name": "em/camera/1", "properties": properties}]}]
-    with MultiDeviceTestContext(devices, process=True, host="127.0.0.1", timeout=60) as context:
-        with init_devices():
-            made = Camera(context.get_device_access("em/camera/1"), folder, name="camera")
+    command = [sys.executable, "-m", "tests.devices.silent_camera", str(folder)]
+    with subprocess.Popen(
+        command, cwd=Path(__file__).parents[2], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as server:
+        assert server.stdin is not None
+        assert server.stdout is not None
+        address = next(line.split()[1] for line in server.stdout if line.startswith("READY "))
+        with init_devices(timeout=60.0):
+            made = Camera(address, folder, name="camera")
         yield made
         engine(ask(made.disconnect))
+        server.stdin.close()
+        server.stdout.read()
 
 
 def collected(documents: list[tuple[str, Any]]) -> int:
@@ -81,7 +64,7 @@ def test_collect_names_every_frame_that_is_flushed(engine: RunEngine, camera: Ca
         yield from bps.kickoff(camera, wait=True)
         for frame in range(1, 6):
             yield from bps.abs_set(camera.shutter, np.zeros(len(SEQUENCER_COLUMNS)), wait=True)
-            yield from ask(lambda frame=frame: camera.wait_written(frame, 10.0))  # type: ignore[misc]
+            yield from ask(lambda frame=frame: camera.wait_written(frame, 120.0))  # type: ignore[misc]
             yield from bps.collect(camera, name="tiles", return_payload=False)
             named.append(collected(documents))
 
@@ -105,7 +88,7 @@ def test_nothing_is_asked_of_the_server_once_the_file_is_closed(engine: RunEngin
         count.subscribe_reading(lambda _: None)
         (watch,) = count._watches.values()
         count.close()
-        await asyncio.wait([watch], timeout=10.0)
+        await asyncio.wait([watch], timeout=120.0)
         return watch.cancelled()
 
     assert call_in_bluesky_event_loop(look())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
 import bluesky.plan_stubs as bps
@@ -15,19 +15,21 @@ import numpy as np
 import pytest
 import tango
 from bluesky.run_engine import RunEngine, call_in_bluesky_event_loop
-from bluesky.utils import FailedStatus
+from bluesky.utils import FailedStatus, Msg
 from ophyd_async.core import SignalR
 
 from devices.column.settings import SETTINGS
 from devices.errors import Aborted, DeviceLost, LimitError, MontangoError
 from devices.sequencer.driver import MoveOptions, Table, TileRequest, pack, unpack
+from devices.stage.moves import MoveRequest
 from devices.tiles import SEQUENCER_COLUMNS, TILE_COLUMNS
 from montango.lab import Lab
 
 if TYPE_CHECKING:
+    from montango.config import MontangoConfig
     from profiles.simulated.devices import Devices
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
 SUFFIX_UNITS = {
     "nm_s": "nm/s",
@@ -122,6 +124,22 @@ def test_stage_moves_and_reads_back(engine: RunEngine, devices: Devices) -> None
     engine(bps.mv(devices.stage.x, 3.0))
     position, _ = call_in_bluesky_event_loop(devices.stage.position_now())
     assert position[:2] == pytest.approx((3.0, -7.25), abs=0.5)
+
+
+def test_a_careful_move_is_a_status_with_a_result(engine: RunEngine, devices: Devices) -> None:
+    statuses: list[Any] = []
+
+    def plan() -> Generator[Msg, Any, None]:
+        statuses.append((yield from bps.abs_set(devices.stage, MoveRequest(4.0, -2.0), wait=True)))
+        yield from bps.abs_set(devices.stage, MoveRequest(4.0, 1e4), wait=True)
+
+    assert isinstance(refused(engine, plan()), LimitError)
+    result = statuses[0].result()
+    assert (result.x_um, result.y_um, result.tries) == (
+        pytest.approx(4.0, abs=0.5),
+        pytest.approx(-2.0, abs=0.5),
+        1,
+    )
 
 
 @pytest.mark.parametrize(
@@ -246,16 +264,48 @@ def test_facility_signals_are_read_in_the_same_engine(engine: RunEngine, devices
     assert "column-defocus_um" in data
 
 
+@pytest.fixture(scope="module")
+def slow_lab(
+    make_config: Callable[..., MontangoConfig], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Lab]:
+    """Return a laboratory with real timing, whose servers a test may kill."""
+    config = make_config(64, catalog=False, simulation={"timing": "real"}, facility={"ioc": None})
+    own = Lab(config, tmp_path_factory.mktemp("slow") / "lab")
+    own.up()
+    yield own
+    own.down()
+
+
 @pytest.fixture
-def slow(make_lab: Callable[..., Lab], engine: RunEngine) -> Iterator[tuple[Lab, Devices]]:
-    """Return a laboratory with real timing, of this test's own, and its devices."""
+def slow(slow_lab: Lab, engine: RunEngine) -> Iterator[tuple[Lab, Devices]]:
+    """Return the laboratory with real timing, with every server up, and its devices."""
     from profiles.simulated.devices import make_devices
 
-    own = make_lab(simulation={"timing": "real"}, facility={"ioc": None})
-    own.up()
+    own = slow_lab
+    own.up(wait=True)  # it is up: waits for a server that the test before has killed
     devices = make_devices(own.info())
     yield own, devices
     devices.disconnect()
+
+
+def test_nothing_is_said_of_events_that_come_while_devices_connect(
+    slow_lab: Lab, engine: RunEngine, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from profiles.simulated.devices import make_instruments
+
+    slow_lab.up(wait=True)
+    stage = proxy(slow_lab, "stage")
+    said = ""
+    for x_um in (900.0, -900.0, 900.0):  # cppTango speaks to the terminal of events it has no entry for
+        stage.MoveTo([x_um, x_um])
+        capfd.readouterr()
+        instruments = make_instruments(slow_lab.info(), 60.0)
+        said += capfd.readouterr().err
+        for one in instruments:
+            if one is not None:
+                call_in_bluesky_event_loop(one.disconnect())
+        stage.Stop()
+    assert "event callback map" not in said
 
 
 def test_stop_and_restart_on_real_timing(engine: RunEngine, slow: tuple[Lab, Devices]) -> None:

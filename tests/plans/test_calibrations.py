@@ -17,6 +17,9 @@ from pydantic import ValidationError
 
 from devices.errors import ConfigurationError
 from plans.calibrations import ABOUT, KINDS, Calibration, CalibrationKind, CalibrationStore
+from plans.stubs.reference import references_for
+from plans.stubs.view import Setup
+from processing.references import NEEDED
 
 HERE: dict[str, Any] = {"magnification": 5000.0, "camera": "camera", "binning": 1}
 
@@ -200,3 +203,46 @@ def test_a_writer_killed_leaves_whole_calibrations(store: CalibrationStore) -> N
 def test_what_is_no_calibration(changes: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         calibration(**changes)
+
+
+def test_a_dark_reference_is_of_one_exposure(store: CalibrationStore) -> None:
+    now = time.time()
+    for uid, age_s, exposure_s in (("short", 200, 0.1), ("long", 100, 0.5)):
+        values: dict[str, Any] = {"exposure_time_s": exposure_s}
+        store.add(calibration("dark", uid, made_at_s=now - age_s, values=values))
+    store.add(calibration("bright", "bright", values={"exposure_time_s": 0.5}))
+    assert store.require("dark", **HERE).uid == "long"
+    assert store.require("dark", **HERE, exposure_time_s=0.1004).uid == "short"
+    assert store.require("bright", **HERE, exposure_time_s=0.1).uid == "bright"
+    with pytest.raises(ConfigurationError, match=r"exposure_time_s 0.2 .*newest is for exposure_time_s 0.5"):
+        store.require("dark", **HERE, exposure_time_s=0.2)
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({}, ""),
+        ({"dark": {"camera": "other"}}, None),
+        ({"bright": {"magnification": 8000.0}}, None),
+        ({"dark": {"values": {"exposure_time_s": 0.3}}}, None),
+        ({"bright": {"binning": 2}}, None),
+        ({"dark": {"values": {"exposure_time_s": 0.1, "width_px": 64.0, "height_px": 64.0}}}, "64 x 64 px"),
+        ({"bright": {"values": {"spread": 0.03}, "residuals": {"pixel_rms": 0.029}}}, "more noise"),
+    ],
+)
+def test_references_that_hold_for_frames(
+    store: CalibrationStore,
+    changed: dict[str, dict[str, Any]],
+    told: str | None,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    fits = {"exposure_time_s": 0.1, "width_px": 128.0, "height_px": 96.0}
+    for kind in NEEDED:
+        fields = {"values": {**fits, "spread": 0.03}, "residuals": {"pixel_rms": 0.01}}
+        store.add(
+            calibration(kind, f"{kind}-1", **(fields | changed.get(kind, {}))), {kind: np.ones((96, 128))}
+        )
+    found = references_for(store, Setup(5000.0, 120.0, "camera", 1), 0.1, (128, 96))
+    assert [one.uid for one in found or ()] == ([] if changed else ["dark-1", "bright-1"])
+    assert (told or "") in caplog.text
+    assert bool(caplog.text) == bool(told)

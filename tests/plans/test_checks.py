@@ -19,6 +19,7 @@ from plans.checks import (
 )
 from plans.specs.grid import make_grid
 from plans.specs.montage import MontageSpec
+from plans.specs.roi import Roi
 from plans.specs.view import View
 
 FIELD = View.from_nominal(1000, 1000, 8.0, 0.0)
@@ -28,6 +29,17 @@ def test_grid_outside_the_limits_names_tile_axis_value_and_limit() -> None:
     grid = make_grid(MontageSpec(rows=2, columns=2, centre_um=(988.0, 0.0)), FIELD, (0.0, 0.0))
     with pytest.raises(LimitError, match=r"row 0, column 1.*x_um = 991\.6 um.*-990 to 990"):
         check_positions(grid.tiles, StageLimits())
+
+
+def test_a_tile_outside_the_limits_is_named_with_its_roi() -> None:
+    square = ((0.0, 0.0), (4.0, 0.0), (4.0, 4.0), (0.0, 4.0))
+    far = tuple((x + 990.0, y) for x, y in square)
+    rois = (Roi(name="near", polygon_um=square), Roi(name="far", polygon_um=far))
+    grid = make_grid(MontageSpec(rois=rois), FIELD, (0.0, 0.0))
+    with pytest.raises(
+        LimitError, match=r"^tile \(ROI 'far', row 0, column 0\) .*; or move or cut that ROI$"
+    ):
+        check_positions(grid.tiles, StageLimits(), grid.roi_names)
 
 
 @given(

@@ -38,8 +38,10 @@ def test_signature(plan: object) -> None:
 @pytest.mark.parametrize("plan", [autofocus_run, autostigmate_run, focus_map_run])
 def test_signature_of_focusing(plan: object) -> None:
     parameters = list(inspect.signature(plan).parameters.values())  # type: ignore[arg-type]
-    assert [parameter.name for parameter in parameters] == ["camera", "column", "stage", "spec", "md"]
-    assert parameters[4].default is None
+    names = [parameter.name for parameter in parameters]
+    assert names == ["camera", "column", "stage", "spec", "md", "calibrations"]
+    assert parameters[4].default is parameters[5].default is None
+    assert parameters[5].kind is inspect.Parameter.KEYWORD_ONLY
     assert inspect.isgeneratorfunction(plan)
     doc = inspect.getdoc(plan) or ""
     for section in ("Parameters", "Returns", "Raises", "Examples"):

@@ -24,7 +24,7 @@ from sim.world import World
 if TYPE_CHECKING:
     from profiles.simulated.devices import Devices
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
 SHARPEST = {"magnification": 10_000, "sharpest_defocus_um": -0.18}
 RESIDUAL_UM, RESIDUAL_DEG = 0.1, 30.0

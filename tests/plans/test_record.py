@@ -17,6 +17,7 @@ from plans.interrupted import REASON, close_interrupted
 from plans.record import MontageRecord, TileKey, montages
 from plans.specs.grid import make_grid
 from plans.specs.montage import MontageSpec
+from plans.specs.policy import Rule, VerdictPolicy
 from plans.specs.view import View
 from processing.callbacks.journal import Journal, find_runs, read_journal
 from processing.stored_frames import stored_frames
@@ -48,10 +49,10 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
 def begin(tmp_path: Path, journal: Journal) -> Begin:
     """Return a function that begins a run of a montage, written into the journal."""
 
-    def make(montage_id: str = "m-1", **metadata: Any) -> MontageRun:
-        spec = SPEC.model_dump(mode="json")
+    def make(montage_id: str = "m-1", spec: MontageSpec = SPEC, **metadata: Any) -> MontageRun:
+        asked = spec.model_dump(mode="json")
         return MontageRun(
-            tmp_path, SHAPE, journal, ring_slots=2, montage_id=montage_id, montage_spec=spec, **metadata
+            tmp_path, SHAPE, journal, ring_slots=2, montage_id=montage_id, montage_spec=asked, **metadata
         )
 
     return make
@@ -108,6 +109,17 @@ def test_frames_that_nobody_judged_are_judged_from_the_file_and_only_bad_or_miss
     resources = sum(name == "stream_resource" for name, _ in documents)
     assert announced.count({"start": 4, "stop": 6}) == resources > 20
     assert close_interrupted(journal.directory) == []
+
+
+def test_faults_that_the_policy_accepts_are_kept_for_review_without_more_dose(
+    begin: Begin, journal: Journal
+) -> None:
+    policy = VerdictPolicy(blurred=Rule(action="accept"))
+    run = interrupted(lambda: begin(spec=SPEC.model_copy(update={"policy": policy})), journal)
+    assert close_interrupted(journal.directory) == [run.uid]
+    record = MontageRecord.read(journal.directory, "m-1")
+    assert todo(record) == [(1, 1), (6, 0), (7, 0)]
+    assert record.tiles[TileKey(0, 0, 5)][0].qc_state == "needs_review"
 
 
 def test_a_run_that_had_announced_nothing_is_announced_from_its_file(

@@ -162,6 +162,18 @@ def test_abort_drops_the_frame_that_waits(camera: CameraDriver) -> None:
     camera.read(5.0)
 
 
+def test_ending_an_exposure_keeps_the_frame_before(camera: CameraDriver) -> None:
+    camera.expose()
+    thread, errors = in_thread(camera.expose)  # it waits for the readout
+    while thread.is_alive():
+        camera.end_exposure()
+        thread.join(0.01)
+    assert isinstance(errors[0], Aborted)
+    assert camera.read(5.0).exposure_time_s == EXPOSURE_S
+    camera.expose()
+    camera.read(5.0)
+
+
 def test_temperature_is_a_number(camera: CameraDriver) -> None:
     assert -273.0 < camera.temperature_degc() < 100.0
 

@@ -56,6 +56,7 @@ def test_packing_keeps_everything(values: list[float], moves: int, stopped: bool
         3,
         4,
         5,
+        6,
         12.5,
         math.inf,
         target,  # type: ignore[arg-type]
@@ -63,6 +64,7 @@ def test_packing_keeps_everything(values: list[float], moves: int, stopped: bool
         goal,  # type: ignore[arg-type]
         (0.1, 0.2),
         (0.3, 0.4),
+        (-1.5, 2.5),
         0.5,
         50.0,
         stopped,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import signal
 import subprocess
 import sys
@@ -52,7 +53,7 @@ def sharpness(frame: npt.NDArray[np.float64]) -> float:
 
 def test_the_list_of_faults() -> None:
     others = {"stage_stuck", "camera_timeout", "server_crash", "disk_full", "vacuum", "frozen_frame"}
-    others |= {"stage_miss", "slow_settle", "loader_jam"}
+    others |= {"stage_miss", "slow_settle", "loader_jam", "stage_reset"}
     assert set(FAULT_NAMES) == others | set(IN_THE_PICTURE)
 
 
@@ -100,6 +101,7 @@ def test_a_frame_that_never_comes(make_world: Make, timing: str) -> None:
     camera.expose()
     with pytest.raises(OperationTimeout, match="no frame"):
         camera.read(0.05)
+    camera.abort()
     assert exposed(camera).mean() > 0
     assert world.exposures() == 2
 
@@ -130,6 +132,26 @@ def test_a_stuck_stage_times_out_and_moves_at_the_next_try(make_world: Make, tim
     stage.stop()
     stage.start_move({"x_um": 0.6})
     assert stage.wait_still(5.0).x_um == pytest.approx(0.6, abs=0.2)
+
+
+def test_a_stage_that_was_reset_goes_where_it_is_sent_and_that_is_elsewhere(make_world: Make) -> None:
+    world = make_world(timing="fast")
+    stage, camera = SimulatedStage(world.path), SimulatedCamera(world.path)
+    camera.open()
+    stage.start_move({"x_um": 12.0, "y_um": -7.0})
+    exposed(camera)
+    inject(world, Fault("stage_reset", at_exposure=1, severity=0.4))
+    stage.start_move({"x_um": 13.0, "y_um": -7.0})
+    exposed(camera)
+    for x_um in (30.0, 12.0):
+        stage.start_move({"x_um": x_um})
+    where = stage.wait_still(5.0)
+    exposed(camera)
+    first, moved, last = world.truth()
+    assert (where.x_um, where.y_um) == pytest.approx((12.0, -7.0), abs=0.3)
+    shift = last.x_um - first.x_um, last.y_um - first.y_um
+    assert math.hypot(*shift) == pytest.approx(4.0, abs=0.4)
+    assert (moved.x_um - 1.0 - first.x_um, moved.y_um - first.y_um) == pytest.approx(shift, abs=0.4)
 
 
 def test_a_crash_ends_the_process_once(make_world: Make) -> None:

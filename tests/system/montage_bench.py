@@ -78,6 +78,8 @@ class Bench:
         self.world = World.open(str(lab.info().world))
         self.qc = TileQC()
         self.queued = self.qc.queued()
+        assert lab.config is not None
+        self.ring_slots = lab.config.instruments.camera.ring_slots
         host = f"tango://{lab.info().tango_host}/"
         self.column, self.stage, self.camera = (
             tango.DeviceProxy(f"{host}em/{one}/1") for one in ("column", "stage", "camera")

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import bluesky.plan_stubs as bps
 import numpy as np
 import pytest
-import tango
 from bluesky.run_engine import RunEngine
-from bluesky.utils import Msg
+from shapely import Point, Polygon
 
 from devices.errors import ConfigurationError, InstrumentFault, LimitError
 from montango.lab import Lab
@@ -28,69 +27,15 @@ from plans.calibrate import (
     calibrate_stage_camera,
 )
 from plans.calibrations import Calibration, CalibrationStore
+from plans.focus import autofocus_run
+from plans.specs.focus import FocusSpec
 from plans.stubs.view import view_from
-from sim.config import SimulationConfig
 from sim.faults import inject, make_fault
 from sim.lenses import Lenses, true_geometry
 from sim.world import World
-
-if TYPE_CHECKING:
-    from profiles.simulated.devices import Devices
+from tests.system.calibrate_bench import FRAME_PX, SAMPLES, SHORT, SLOT, TRUTH, Bench, Plan
 
 pytestmark = pytest.mark.system
-
-TRUTH: dict[str, Any] = {
-    "column": {
-        "pixel_size_error": 0.02,
-        "rotation_error_deg": -1.0,
-        "image_shift_matrix": [[0.95, -0.05], [0.04, 1.03]],
-        "beam_offset_um": [0.11, -0.07],
-        "beam_size_error": 0.1,
-    },
-    "stage": {"backlash_um": 0.2},
-    "specimen": {"aperture": {"shape": "disc", "radius_um": 30.0, "centre_um": [2.0, -1.5]}},
-}
-FRAME_PX = 384
-SHORT: dict[str, Any] = {"span_um": 10.0, "max_images": 20, "directions": 2, "settle_s": 0.0}
-
-Plan = Generator[Msg, Any, Any]
-
-
-class Bench:
-    """A laboratory whose truth is not what its column says, with a store and documents."""
-
-    def __init__(self, lab: Lab, devices: Devices, engine: RunEngine, store: CalibrationStore) -> None:
-        self.lab, self.devices, self.engine, self.store = lab, devices, engine, store
-        self.documents: list[tuple[str, dict[str, Any]]] = []
-        self.three = (devices.camera, devices.column, devices.stage)
-        host = f"tango://{lab.info().tango_host}/"
-        self.column, self.stage = (tango.DeviceProxy(f"{host}em/{name}/1") for name in ("column", "stage"))
-
-    def run(self, plan: Plan) -> Any:
-        """Run a plan, keep its documents, and return what it returns."""
-        self.documents = []
-        returned: list[Any] = []
-
-        def keep() -> Plan:
-            returned.append((yield from plan))
-
-        self.engine(keep(), lambda name, doc: self.documents.append((name, doc)))
-        return returned[0]
-
-    def event(self) -> dict[str, Any]:
-        """Return the data of the one event of the last run."""
-        (event,) = (doc for name, doc in self.documents if name == "event")
-        return dict(event["data"])
-
-    @property
-    def simulation(self) -> SimulationConfig:
-        """The truth."""
-        with World.open(str(self.lab.info().world)) as world:
-            return world.config
-
-    def is_safe(self) -> bool:
-        """Whether the beam is blanked and the stage still."""
-        return bool(self.column.beam_blanked) and self.stage.stage_state == "READY"
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +46,9 @@ def bench(
     from profiles.simulated.devices import make_devices
 
     folder = tmp_path_factory.mktemp("calibrate")
-    config = make_config(FRAME_PX, catalog=False, simulation={**TRUTH, "timing": "fast"})
+    config = make_config(
+        FRAME_PX, catalog=False, simulation={**TRUTH, "timing": "fast", "samples": SAMPLES, "loaded_slot": 1}
+    )
     lab = Lab(config, folder / "lab")
     before = dict(os.environ)
     lab.up()
@@ -161,6 +108,8 @@ def bad_arguments() -> list[tuple[Callable[..., Plan], int, dict[str, Any], str]
         (calibrate_beam, 2, {"magnification": 1.0}, "magnification = 1"),
         (calibrate_aperture, 3, {"radius_um": float("nan")}, "radius_um = nan"),
         (calibrate_aperture, 3, {"radius_um": 1500.0}, "edge of the aperture"),
+        (calibrate_aperture, 3, {"size_um": (40.0, 0.0)}, "size_um = 0"),
+        (calibrate_aperture, 3, {"radius_um": 9.0, "approach_um": (0.0, 101.0)}, "approach_um = 101"),
         (calibrate_distortion, 3, {"settle_s": -1.0}, "settle_s = -1"),
     ]
 
@@ -304,6 +253,78 @@ def test_aperture_in_one_frame_and_around_its_edge(bench: Bench, magnification: 
     assert one.number("radius_um") == pytest.approx(hole["radius_um"], rel=0.03)
     assert bench.column.magnification == 5000.0
     assert bench.is_safe()
+
+
+@pytest.fixture
+def slot_loaded(bench: Bench) -> Iterator[None]:
+    """Have the sample with the slot on the stage."""
+    bench.put(2)
+    yield
+    bench.put(1)
+
+
+@pytest.mark.parametrize("magnification", [100.0, 400.0])
+@pytest.mark.usefixtures("slot_loaded")
+def test_slot_in_one_frame_and_around_its_edge(bench: Bench, magnification: float) -> None:
+    plan = calibrate_aperture(
+        *bench.three, store=bench.store, size_um=(19.0, 42.0), angle_deg=-65.0, magnification=magnification,
+        edge_images=16, settle_s=0.0,
+    )  # fmt: skip
+    one = bench.run(plan)
+    assert one.number("x_um") == pytest.approx(SLOT["centre_um"][0], abs=0.4)
+    assert one.number("y_um") == pytest.approx(SLOT["centre_um"][1], abs=0.4)
+    # the frame is seen through the nominal pixel size; its edge is rough by 0.3 um
+    assert one.number("major_um") == pytest.approx(20.0, rel=0.04)
+    assert one.number("minor_um") == pytest.approx(10.0, rel=0.05)
+    assert one.number("angle_deg") == pytest.approx(35.0, abs=1.5)
+    assert one.number("corner_um") == pytest.approx(4.0, abs=1.5)
+    assert one.residuals["edge_rms_um"] < 0.5
+    seen, true = Polygon(one.values["outline_um"]), Point(*SLOT["centre_um"])
+    assert len(seen.exterior.coords) == 73
+    assert seen.centroid.distance(true) < 0.4
+    assert seen.area == pytest.approx(40 * 20 - (4 - np.pi) * 4**2, rel=0.06)
+    assert bench.is_safe()
+
+
+def test_a_hole_is_approached_from_one_side(bench: Bench) -> None:
+    def measure(**options: Any) -> Calibration:
+        plan = calibrate_aperture(
+            *bench.three, store=bench.store, radius_um=29.0, magnification=100.0, settle_s=0.0, **options
+        )
+        return bench.run(plan)  # type: ignore[no-any-return]
+
+    above, below = measure(approach_um=(-3.0, -3.0)), measure(approach_um=(3.0, 3.0))
+    for axis in ("x_um", "y_um"):
+        apart = above.number(axis) - below.number(axis)
+        assert abs(apart) == pytest.approx(TRUTH["stage"]["backlash_um"], abs=0.06)
+    assert bench.documents[0][1]["calibration_uids"] == {}
+    kept = bench.store.add(
+        below.model_copy(update={"uid": "b", "kind": "backlash", "values": {"approach_um": 3.0}})
+    )
+    try:
+        again = measure()
+    finally:
+        (bench.store.folder / f"backlash-{kept.made_at_s:.3f}-b.json").unlink()
+    assert bench.documents[0][1]["calibration_uids"] == {"backlash": "b"}
+    assert again.number("approach_x_um") == again.number("approach_y_um") == 3.0
+    assert again.number("x_um") == pytest.approx(below.number("x_um"), abs=0.06)
+
+
+def test_focus_is_measured_with_the_pixel_size_that_was_measured(
+    bench: Bench, stage_camera: Calibration
+) -> None:
+    spec = FocusSpec(target_defocus_um=-20.0, range_um=10.0, exposure_time_s=0.2, binning=1)
+    found = {}
+    for calibrations in (None, bench.store):
+        bench.engine(bps.mv(bench.devices.column.defocus_um, -20.5))
+        result = bench.run(autofocus_run(*bench.three, spec, calibrations=calibrations))
+        assert result.converged, result.reason
+        found[calibrations is None] = abs(result.offset_um + bench.simulation.specimen.height_um(0.0, 0.0))
+    assert bench.documents[0][1]["calibration_uids"] == [stage_camera.uid]
+    bench.engine(bps.mv(bench.devices.column.defocus_um, -0.5))
+    # displacements told in pixels 2 % too small are defocus told 2 % too small
+    assert found[True] == pytest.approx(0.02 * 20.0, abs=0.15)
+    assert found[False] < 0.15
 
 
 def test_distortion(bench: Bench) -> None:

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.system
 
 def montango(lab: Lab, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "montango", "--state", str(lab.state.root), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
 
 
 def listening(process: psutil.Process) -> Iterator[str]:
@@ -114,8 +114,9 @@ def test_logs(lab: Lab) -> None:
 
 
 def test_replay_of_the_journal(lab: Lab) -> None:
-    result = montango(lab, "journal", "replay")
-    assert result.returncode == 0, result.stderr
+    for _ in range(2):  # what other tests left is there after the first
+        result = montango(lab, "journal", "replay")
+        assert result.returncode == 0, result.stderr
     assert result.stdout.startswith("added 0, completed 0")
 
 

@@ -4,29 +4,33 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import psutil
 import pytest
+import tango
 
-from montango.config import dump_config
+from montango.config import MontangoConfig, dump_config
 from montango.lab import Lab
-from montango.lab.ports import Ports
 from montango.lab.processes import ProcessId, family, left_behind, wait_gone
 from montango.lab.readiness import ask_channel_access
 from montango.lab.status import ProcessStatus
 from montango.lab.supervisor import Supervisor
+from montango.lab.world import ensure_world
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 LabFactory = Callable[..., Lab]
 
+PATIENCE_S = 120.0
+"""Longest wait for what comes in a second or two: the machine may be busy."""
 
-def until(condition: Callable[[], bool], timeout_s: float = 30) -> None:
-    deadline = time.monotonic() + timeout_s
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < deadline, "the condition did not come true in time"
         time.sleep(0.05)
@@ -63,16 +67,30 @@ def start(lab: Lab, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def test_down_is_clean_and_quick(make_lab: LabFactory) -> None:
+@pytest.fixture(scope="module")
+def mended(
+    make_config: Callable[..., MontangoConfig], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Lab]:
+    """Return a laboratory for the tests that break one process and leave it as it was."""
+    one = Lab(make_config(64, catalog=False), tmp_path_factory.mktemp("mended") / "lab")
+    one.up()
+    yield one
+    one.down()
+
+
+def test_catalog_keeps_its_port_and_key_and_the_end_is_clean(make_lab: LabFactory) -> None:
     lab = make_lab(catalog=True)
-    lab.up()
+    catalog = lab.up(wait=True).tiled
+    pid = pid_of(lab, "tiled")
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: (one := process(lab, "tiled")).ready and one.pid != pid)
+    assert lab.info().tiled == catalog
+
     before = members(lab)
     assert len(before) >= 8
     rings = Path((lab.state.run / "ring_dir").read_text())
     assert rings.is_dir()
-    started = time.monotonic()
     assert lab.down()
-    assert time.monotonic() - started < 5
     assert [one for one in before if one.process()] == []
     assert left_behind(lab.state.root) == []
     assert not rings.exists()
@@ -80,35 +98,31 @@ def test_down_is_clean_and_quick(make_lab: LabFactory) -> None:
     assert not lab.down()
 
 
-def test_device_server_comes_back(make_lab: LabFactory) -> None:
-    lab = make_lab()
-    lab.up()
-    before = pid_of(lab, "stage")
+def test_device_server_comes_back(mended: Lab) -> None:
+    before = process(mended, "stage")
+    os.kill(before.pid, signal.SIGKILL)
+    until(lambda: (one := process(mended, "stage")).ready and one.pid != before.pid)
+    assert process(mended, "stage").restarts == before.restarts + 1
+    mended.restart("stage")
+    assert process(mended, "stage").restarts == before.restarts + 2
+
+
+def test_tango_database_keeps_its_port(mended: Lab) -> None:
+    host = mended.info().tango_host
+    before = pid_of(mended, "tangodb")
     os.kill(before, signal.SIGKILL)
-    until(lambda: (one := process(lab, "stage")).ready and one.pid != before)
-    assert process(lab, "stage").restarts == 1
-    lab.restart("stage")
-    assert process(lab, "stage").restarts == 2
+    until(lambda: (one := process(mended, "tangodb")).ready and one.pid != before)
+    assert mended.info().tango_host == host
+    until(lambda: mended.status().ready)
 
 
-def test_tango_database_keeps_its_port(make_lab: LabFactory) -> None:
-    lab = make_lab()
-    host = lab.up().tango_host
-    before = pid_of(lab, "tangodb")
-    os.kill(before, signal.SIGKILL)
-    until(lambda: (one := process(lab, "tangodb")).ready and one.pid != before)
-    assert lab.info().tango_host == host
-    until(lambda: lab.status().ready)
-
-
-@pytest.mark.slow
-def test_catalog_keeps_its_port_and_key(make_lab: LabFactory) -> None:
-    lab = make_lab(catalog=True)
-    catalog = lab.up(wait=True).tiled
-    before = pid_of(lab, "tiled")
-    os.kill(before, signal.SIGKILL)
-    until(lambda: (one := process(lab, "tiled")).ready and one.pid != before, timeout_s=90)
-    assert lab.info().tiled == catalog
+def test_ports_are_the_labs_while_a_server_is_down(mended: Lab) -> None:
+    port = int(mended.info().tango_host.partition(":")[2])
+    Supervisor(mended.state.socket).stop("tangodb")
+    with socket.socket() as thief, pytest.raises(OSError, match="in use"):
+        thief.bind(("127.0.0.1", port))
+    mended.restart("tangodb")
+    until(lambda: mended.status().ready)
 
 
 def test_kill_of_the_supervisor_leaves_nothing(make_lab: LabFactory) -> None:
@@ -116,25 +130,16 @@ def test_kill_of_the_supervisor_leaves_nothing(make_lab: LabFactory) -> None:
     info = lab.up()
     before = members(lab)
     os.kill(info.pid, signal.SIGKILL)
-    assert wait_gone(before, 5) == []
+    assert wait_gone(before, PATIENCE_S) == []
     assert lab.find() is None
-    news: list[str] = []
-    again = lab.up(report=news.append)
-    assert again.pid != info.pid
+    # its pid may be another process's by now, which is let alone
+    fields = lab.state.supervisor_file.read_text()
+    lab.state.supervisor_file.write_text(fields.replace(str(info.pid), str(os.getpid())))
+    assert lab.find() is None
+    again = lab.up()
+    assert again.pid not in (info.pid, os.getpid())
     assert again.tango_host == info.tango_host
-    assert lab.status().ready
-
-
-def test_pid_of_a_dead_supervisor_that_another_process_has_now(make_lab: LabFactory) -> None:
-    lab = make_lab()
-    info = lab.up()
-    os.kill(info.pid, signal.SIGKILL)
-    until(lambda: lab.find() is None)
-    stale = lab.state.supervisor_file.read_text().replace(str(info.pid), str(os.getpid()))
-    lab.state.supervisor_file.write_text(stale)
-    assert lab.find() is None
-    lab.down()
-    assert not lab.state.supervisor_file.exists()
+    until(lambda: lab.status().ready)
 
 
 def test_processes_without_death_signal_are_found_and_ended(make_lab: LabFactory) -> None:
@@ -146,7 +151,7 @@ def test_processes_without_death_signal_are_found_and_ended(make_lab: LabFactory
     ) as orphan:
         assert [one.pid for one in left_behind(lab.state.root)] == [orphan.pid]
         assert lab.down()
-        assert orphan.wait(5) == -signal.SIGKILL
+        assert orphan.wait(PATIENCE_S) == -signal.SIGKILL
 
 
 def test_kill_of_the_owner_leaves_nothing(make_lab: LabFactory, tmp_path: Path) -> None:
@@ -167,7 +172,7 @@ def test_kill_of_the_owner_leaves_nothing(make_lab: LabFactory, tmp_path: Path) 
         before = members(lab)
         assert len(before) > 5
         owner.kill()
-        assert wait_gone(before, 5) == []
+        assert wait_gone(before, PATIENCE_S) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -176,7 +181,7 @@ def test_interrupted_start_leaves_nothing(make_lab: LabFactory, number: signal.S
     with start(lab, "up", "--wait") as command:
         until(lambda: len(members(lab)) > 3)
         command.send_signal(number)
-        _, error = command.communicate(timeout=20)
+        _, error = command.communicate(timeout=PATIENCE_S)
     assert command.returncode == 130
     assert "Traceback" not in error
     assert left_behind(lab.state.root) == []
@@ -186,7 +191,7 @@ def test_interrupted_start_leaves_nothing(make_lab: LabFactory, number: signal.S
 def test_two_starts_at_once(make_lab: LabFactory) -> None:
     lab = make_lab()
     with start(lab, "up") as first, start(lab, "up") as second:
-        results = [(one.communicate(timeout=90), one.returncode) for one in (first, second)]
+        results = [(one.communicate(timeout=PATIENCE_S), one.returncode) for one in (first, second)]
     assert [code for _, code in results] == [0, 0], results
     assert sum("already up" in output for (output, _), _ in results) == 1
     supervisors = [
@@ -203,62 +208,36 @@ def test_two_labs_at_once(make_lab: LabFactory) -> None:
     first, second = one.up(), two.up()
     assert first.tango_host != second.tango_host
     assert first.tiled["uri"] == second.tiled["uri"]
-
-    import tango
-
     for info, limit in ((first, 111), (second, 222)):
         stage = tango.DeviceProxy(f"tango://{info.tango_host}/em/stage/1")
         assert stage.read_attribute("upper_limits").value[0] == limit
-    one.down()
-    assert two.status().ready
-
-
-def test_facility_signals_of_two_labs_do_not_mix(make_lab: LabFactory) -> None:
-    one, two = make_lab("one"), make_lab("two")
-    first, second = one.up(), two.up()
+    # nor do the signals of their facilities mix
     ports = [int(info.epics["EPICS_CA_SERVER_PORT"]) for info in (first, second)]
     assert ports[0] != ports[1]
     assert first.facility_prefix == second.facility_prefix
-    assert process(one, "facility").ready
+    until(lambda: process(one, "facility").ready)
     Supervisor(one.state.socket).stop("facility")
     assert not process(one, "facility").ready
-    assert process(two, "facility").ready
+    until(lambda: process(two, "facility").ready)
     assert not ask_channel_access(ports[1], "NO:SUCH:PV").ready
+    one.down()
+    until(lambda: two.status().ready)
 
 
-def test_long_state_directory(make_lab: LabFactory) -> None:
+def test_long_state_directory_and_a_world_that_is_kept_or_made_anew(make_lab: LabFactory) -> None:
     lab = make_lab("/".join(["a-name-that-is-rather-long-for-a-folder"] * 4))
     assert len(str(lab.state.run / "supervisor.sock")) > 108
-    lab.up()
-    assert lab.status().ready
+    news: list[str] = []
+    lab.up(report=news.append)
+    until(lambda: lab.status().ready)
+    assert sum("world" in line for line in news) == 1
     folder = lab.state.socket.parent
     assert lab.down()
     assert not folder.exists()
-
-
-def test_world_is_kept_and_made_anew_when_it_changes(make_lab: LabFactory) -> None:
-    lab = make_lab()
-    news: list[str] = []
+    assert lab.config is not None
+    assert ensure_world(lab.config, lab.state) is None
+    assert lab.config.simulation is not None
+    changed = lab.config.simulation.model_copy(update={"seed": 99})
+    lab.config = lab.config.model_copy(update={"simulation": changed})
     lab.up(report=news.append)
-    lab.down()
-    assert sum("world" in line for line in news) == 1
-    lab.up(report=news.append)
-    lab.down()
-    assert sum("world" in line for line in news) == 1
-    other = make_lab(simulation={"seed": 99})
-    other.up(report=news.append)
     assert any("created anew" in line for line in news)
-
-
-def test_ports_are_the_labs_while_a_server_is_down(make_lab: LabFactory) -> None:
-    lab = make_lab()
-    host = lab.up().tango_host
-    Supervisor(lab.state.socket).stop("tangodb")
-    import socket
-
-    with socket.socket() as thief, pytest.raises(OSError, match="in use"):
-        thief.bind(("127.0.0.1", int(host.partition(":")[2])))
-    lab.restart("tangodb")
-    until(lambda: lab.status().ready)
-    assert psutil.pid_exists(lab.info().pid)
-    assert Ports.__dataclass_fields__.keys() >= {"tango", "tiled", "epics"}

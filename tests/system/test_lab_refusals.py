@@ -25,7 +25,7 @@ def up(config: MontangoConfig, folder: Path, state: Path | str) -> subprocess.Co
     path = folder / "lab.yaml"
     path.write_text(dump_config(config))
     command = [sys.executable, "-m", "montango", "--config", str(path), "--state", str(state), "up"]
-    return subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
 
 
 def assert_refused(result: subprocess.CompletedProcess[str], *parts: str, code: int = 1) -> None:
@@ -70,7 +70,7 @@ def test_typo_in_the_configuration(make_config: ConfigFactory, tmp_path: Path) -
     path = tmp_path / "lab.yaml"
     path.write_text(dump_config(make_config()).replace("limits:", "limts:"))
     command = [sys.executable, "-m", "montango", "--config", str(path), "--state", str(tmp_path / "s"), "up"]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
     assert_refused(result, f"{path}, line ", "limts is not a key", "nearest is 'limits'", code=2)
     assert not (tmp_path / "s").exists()
 
@@ -111,7 +111,7 @@ def test_process_that_dies_at_start(make_lab: LabFactory, tmp_path: Path) -> Non
 def test_commands_without_a_lab(tmp_path: Path) -> None:
     for command, code in (("status", 3), ("down", 0), ("restart stage", 3)):
         words = [sys.executable, "-m", "montango", "--state", str(tmp_path / "none"), *command.split()]
-        result = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+        result = subprocess.run(words, capture_output=True, text=True, timeout=180, check=False)
         assert result.returncode == code
         assert "Traceback" not in result.stderr
     assert not (tmp_path / "none").exists()

@@ -22,10 +22,11 @@ from montango.bench.weekend import (
     saboteur,
     section,
 )
+from montango.config import MontangoConfig
 from montango.lab import Lab, running_lab
-from montango.sample_lists import run_list
+from montango.sample_lists import GoingOn, run_list
 from montango.session import Session
-from plans.sample_report import ListReport
+from plans.sample_report import ListReport, SampleReport
 from plans.specs.samples import SampleList
 from sim.placement import Loading, Placement
 from sim.world import World
@@ -39,10 +40,12 @@ WEEKEND = Weekend(seed=3, samples=2, rois=2, kills=1, beam_loss_s=(60.0, 200.0))
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """Return a laboratory with a cassette of two samples, at 50 x speed; this process is connected to it."""
+def lab(tmp_path_factory: pytest.TempPathFactory, engine: RunEngine) -> Iterator[Lab]:
+    """Return a laboratory with a cassette of two samples and a catalog, at 50 x speed, connected."""
     before = dict(os.environ)
-    with running_lab(make_config(WEEKEND), tmp_path_factory.mktemp("lab")) as running:
+    data = make_config(WEEKEND).model_dump()
+    data["services"]["tiled"]["uri"] = None
+    with running_lab(MontangoConfig.model_validate(data), tmp_path_factory.mktemp("lab")) as running:
         running.connect()
         yield running
     os.environ.clear()
@@ -105,6 +108,47 @@ def test_the_account_is_written(weekend: tuple[ListReport, Saboteur, Path]) -> N
     assert data["accounted_for"] is True
     assert [sample["barcode"] for sample in data["samples"]] == ["W01", "W02"]
     assert written.with_suffix(".txt").read_text() == account.as_text() + "\n"
+
+
+def test_the_catalog_has_what_was_done_with_the_samples(
+    weekend: tuple[ListReport, Saboteur, Path], lab: Lab, session: Session[Any]
+) -> None:
+    """Loads, sections and alignments, read with a plain client, are those of the account."""
+    from tiled.client import from_uri
+
+    info = lab.info()
+    lab.up(wait=True)
+    assert session.drain(120.0)
+    client = from_uri(info.tiled["uri"], api_key=info.tiled["api_key"])
+    try:
+        for sample in weekend[0].samples:
+            check_streams(client, sample)
+    finally:
+        client.context.close()
+
+
+def check_streams(client: Any, sample: SampleReport) -> None:
+    """See that streams ``loader``, ``rois`` and ``alignment`` of a sample say what its account says."""
+    from tiled.queries import Key
+
+    def runs(plan: str) -> Any:
+        return client.search(Key("start.plan_name") == plan).search(Key("start.sample") == sample.name)
+
+    (load,) = (run["loader"].read() for run in runs("load_sample").values())
+    assert load["loaded_slot"].values.tolist() == [sample.slot]
+    assert load["loaded_barcode"].values.tolist() == [sample.barcode]
+    assert load["load_number"].values.tolist() == [sample.load_number]
+    found = runs("find_rois").values().last()["rois"].read()
+    assert found["roi_name"].values.tolist() == [roi.name for roi in sample.rois]
+    assert found["roi_confidence"].values.tolist() == [roi.confidence for roi in sample.rois]
+    for roi, text in zip(sample.rois, found["roi_polygon_um"].values, strict=True):
+        assert roi.place is not None
+        np.testing.assert_allclose(json.loads(text), roi.place["polygon_um"], atol=1e-4)
+    realigned = [roi for roi in sample.rois if roi.offset_um is not None]
+    assert realigned
+    for roi in realigned:
+        where = runs("realign").search(Key("start.roi") == roi.name).values().last()["alignment"].read()
+        assert (where["offset_x_um"].values[0], where["offset_y_um"].values[0]) == roi.offset_um
 
 
 def test_what_was_acquired_is_what_was_asked_for(
@@ -188,6 +232,36 @@ def test_stop_means_stop(lab: Lab, session: Session[Any], tmp_path: Path) -> Non
     assert account.accounted_for
     with World.open(str(lab.info().world)) as world:
         assert world.loading().slot == 0
+
+
+def test_a_list_that_was_stopped_goes_on_and_what_is_done_is_not_exposed_again(
+    lab: Lab, session: Session[Any], tmp_path: Path
+) -> None:
+    """The sample was taken out meanwhile: it is loaded again, for the ROI alone that is open."""
+    last = {"name": "last", "centre_um": [3, -2]}
+    samples = [{"slot": 1, "name": "first", "rois": [NEAR, FAR, last]}]
+    stopped = acquired(session, given(samples, on_montage_failure="stop"), tmp_path)
+    assert [roi.status for roi in stopped.rois] == ["good", "failed", "skipped"]
+
+    def goes_on(listed: SampleList, how: GoingOn) -> tuple[ListReport, int, int]:
+        with World.open(str(lab.info().world)) as world:
+            loads, exposures = world.loading().loads, world.exposures()
+            account = run_list(session, listed, tmp_path, lambda _: None, how)
+            return account, world.loading().loads - loads, world.exposures() - exposures
+
+    with pytest.raises(ConfigurationError, match=r"policy\.on_montage_failure was .stop. and is .skip."):
+        goes_on(given(samples), GoingOn())
+    account, loads, exposures = goes_on(given(samples), GoingOn(accept_changes=True))
+    assert [roi.status for roi in account.rois] == ["good", "failed", "good"], account.as_text()
+    assert (account.ended, loads, exposures) == ("complete", 1, 1)
+    assert account.rois[0] == stopped.rois[0]
+    assert account.samples[0].load_number == (stopped.samples[0].load_number or 0) + 1
+
+    account, loads, exposures = goes_on(given(samples), GoingOn())
+    assert (account.ended, loads, exposures) == ("complete", 0, 0)
+    account, loads, exposures = goes_on(given(samples), GoingOn(retry=True))
+    assert (account.rois[1].attempts, loads, exposures) == (1, 1, 0)
+    assert len(list(tmp_path.glob("*.json"))) == 1
 
 
 def test_a_wrong_cassette_is_refused_before_anything_moves(

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from montango.lab.processes import dies_with_parent
 from processing.callbacks._catalog_run import connect, disconnect, is_up
 
 KEY = "secretkey1"
@@ -35,17 +36,26 @@ class Server:
     def start(self, *options: str, wait: bool = True) -> None:
         """Start the process, and wait until it answers."""
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tiled_server", "--state-dir", str(self.state_dir), *options],
+            [
+                *dies_with_parent(),
+                sys.executable,
+                "-m",
+                "tiled_server",
+                "--state-dir",
+                str(self.state_dir),
+                *options,
+            ],
             env=os.environ | {"TILED_SINGLE_USER_API_KEY": KEY},
             stdout=subprocess.PIPE,
             text=True,
         )
         assert self.process.stdout is not None
         assert "starting" in self.process.stdout.readline()  # the port file is there
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 180
         while wait and not is_up(self.uri):
             assert self.process.poll() is None, "the server ended"
             assert time.monotonic() < deadline, "the server does not answer"
+            time.sleep(0.1)
 
     def stop(self) -> int:
         """End it with SIGTERM; return its exit status."""
@@ -61,7 +71,7 @@ class Server:
 
     def _ended(self) -> int:
         assert self.process is not None
-        status = self.process.wait(20)
+        status = self.process.wait(120)
         assert self.process.stdout is not None
         self.process.stdout.close()
         return status

@@ -22,7 +22,7 @@ def start(*options: str, key: str = "abc") -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=30,
+        timeout=120,
     )
 
 
