@@ -251,6 +251,14 @@ class ServicesSection(Section):
     tiled: TiledService = TiledService()
 
 
+class ProcessingSection(Section):
+    """What is worked out of a montage while it runs, beside verdicts and overview."""
+
+    live_mosaic: bool = Field(
+        default=True, description="stitch each montage into an OME-Zarr while it runs; false: offline only"
+    )
+
+
 class MontangoConfig(Section):
     """A whole ``montango.yaml``."""
 
@@ -266,6 +274,7 @@ class MontangoConfig(Section):
     montage: Mapping[str, Any] = Field(
         default_factory=dict, description="defaults of a montage's specification"
     )
+    processing: ProcessingSection = ProcessingSection()
     suspenders: tuple[SuspenderSpec, ...] = Field(
         default=(), description="signals that hold a montage while they are outside their limits"
     )

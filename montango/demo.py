@@ -165,14 +165,20 @@ def _acquire(
         finally:
             progress.close()
             devices.facility.destroy()  # Channel Access complains aloud of servers that end
-        say("waiting for the overview and the catalog")
+        say("waiting for the overview, the mosaic and the catalog")
         if not session.drain(CATALOG_TIMEOUT_S):
             raise MontangoError(
                 f"the catalog at {info.tiled['uri']} is not complete after {CATALOG_TIMEOUT_S:g} s; see "
                 f"`montango --state {options.state} logs tiled`, then `montango journal replay`"
             )
         report = session.summary.result()
-        say("\n" + report.as_text(overview=session.overview.last_png, catalog=info.tiled["uri"]))
+        mosaic = session.live_mosaic
+        places = {
+            "overview": session.overview.last_png,
+            "mosaic": mosaic.paths[0] if mosaic is not None and mosaic.paths else None,
+            "catalog": info.tiled["uri"],
+        }
+        say("\n" + report.as_text(**places))
         say("\n" + _how_to_open(options, info, report.run_uid))
 
 

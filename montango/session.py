@@ -24,6 +24,7 @@ from plans.tango_control import TangoControl, engine_name, host_of
 from processing.callbacks._worker import QueuedCallback
 from processing.callbacks.catalog import CatalogWriter
 from processing.callbacks.journal import Journal
+from processing.callbacks.live_mosaic import LiveMosaic
 from processing.callbacks.overview import Overview
 from processing.callbacks.summary import MontageSummary
 from processing.callbacks.tile_qc import QCThresholds, TileQC
@@ -134,6 +135,9 @@ class Session(AbstractContextManager["Session[DevicesT]"], Generic[DevicesT]):
             self.overview.queued(),
             self.summary.queued(),
         ]
+        self.live_mosaic = self._make_live_mosaic() if config.processing.live_mosaic else None
+        if self.live_mosaic is not None:
+            self._queued.append(self.live_mosaic.queued())
         self._ending.callback(self._close_queues)
         for callback in (self.emit, *self._queued):
             self._ending.callback(self.RE.unsubscribe, self.RE.subscribe(callback))
@@ -186,6 +190,16 @@ class Session(AbstractContextManager["Session[DevicesT]"], Generic[DevicesT]):
     ) -> None:
         self.close()
 
+    def _make_live_mosaic(self) -> LiveMosaic:
+        return LiveMosaic(
+            Path(self.lab.data_dir) / "mosaics",
+            self.emit,
+            calibrations=self.calibrations.folder,
+            journal_dir=self.lab.journal_dir,
+            report=self.qc.report,
+            minimum_free_gb=self.minimum_free_gb,
+        )
+
     def _offers(self) -> dict[str, Callable[[], Any]]:
         return {
             "verdicts": lambda: self.qc,
@@ -235,5 +249,9 @@ class Session(AbstractContextManager["Session[DevicesT]"], Generic[DevicesT]):
     def _close_queues(self) -> None:
         queues: list[QueuedCallback | CatalogWriter] = [*self._queued, self.journal, self.catalog_writer]
         for queue in queues:
-            if not queue.close(30.0):
+            if queue.close(30.0):
+                continue
+            if isinstance(queue, QueuedCallback) and queue.callback is self.live_mosaic:
+                logger.warning("the live mosaic is not complete; `montango stitch` makes one of the run")
+            else:
                 logger.warning("%s did not finish; `montango journal replay` completes the catalog", queue)

@@ -10,11 +10,15 @@ FaultKind = Literal[
     "low_contrast",
     "blurred",
     "smeared",
+    "astigmatic",
     "damaged",
+    "incomplete",
     "frozen",
     "debris",
     "fold",
     "charging",
+    "vignetted",
+    "unmatched",
     "unreadable",
 ]
 FAULT_KINDS: tuple[FaultKind, ...] = get_args(FaultKind)

@@ -40,6 +40,18 @@ def read_reference(start: Mapping[str, Any], folder: Path | str | None) -> Refer
     ConfigurationError
         A reference that the run names has damaged or missing arrays, or they do not fit together.
     """
+    files = reference_files(start, folder)
+    return None if files is None else load_reference(*files)
+
+
+def reference_files(start: Mapping[str, Any], folder: Path | str | None) -> tuple[Path, Path] | None:
+    """Return the files of the dark and the bright reference that a run names, or None where it names none.
+
+    Raises
+    ------
+    ConfigurationError
+        A calibration that the run names cannot be read.
+    """
     if folder is None:
         return None
     uids = start.get("calibration_uids") or ()
@@ -52,7 +64,7 @@ def read_reference(start: Mapping[str, Any], folder: Path | str | None) -> Refer
                 paths[kind] = _arrays(path)
     if len(paths) < len(NEEDED):
         return None
-    return load_reference(*(paths[kind] for kind in NEEDED))
+    return paths["dark"], paths["bright"]
 
 
 @functools.lru_cache(maxsize=2)

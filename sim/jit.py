@@ -8,7 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar, cast
 
-import numba
+import numba.core.entrypoints
+
+# else the first compiled function loads what other installed packages register with numba (awkward, sparse):
+# 60 MB and 0.8 s a process, for types that no simulation knows
+numba.core.entrypoints._already_initialized = True
 
 Function = TypeVar("Function", bound=Callable[..., object])
 

@@ -58,7 +58,7 @@ app.command()(versions.version)
 app.add_typer(configuration.app, name="config")
 app.add_typer(journal.app, name="journal")
 
-for _name in ("demo", "shell", "preview", "resume", "control", "samples"):
+for _name in ("demo", "shell", "preview", "resume", "control", "samples", "stitch"):
     try:
         app.command(name=_name)(getattr(importlib.import_module(f"montango.cli.{_name}"), _name))
     except ModuleNotFoundError as _error:

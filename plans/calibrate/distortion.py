@@ -26,7 +26,7 @@ from plans.calibrate.measurement import (
 from plans.calibrations import Calibration, CalibrationStore
 from plans.stubs.snap import snap
 from plans.stubs.view import read_setup, view_from
-from processing.kernels.distortion import DistortionKernel, RadialDistortion
+from processing.kernels.distortion import DistortionKernel, PolynomialDistortion
 
 SIDE = 3
 OVERLAP = 0.6
@@ -56,15 +56,17 @@ def calibrate_distortion(
     settle_s
         Wait after a move, s.
     kernel
-        The fit; None: a radial and a spiral term of third order.
+        The fit; None: a polynomial, `processing.kernels.distortion.PolynomialDistortion`.
     md
         Metadata of the run.
 
     Returns
     -------
     Calibration
-        What the kernel finds; by default ``radial`` and ``spiral`` (relative at half the sensor's width)
-        and ``at_half_width_px``.
+        What the kernel finds; by default ``radial`` and ``spiral`` (relative at half the sensor's width),
+        ``at_half_width_px`` and ``largest_px``, the field itself in the arrays, and the error on
+        matches held out in the residuals. `processing.kernels.distortion.stored_field` makes the model that
+        stitching takes.
 
     Raises
     ------
@@ -89,7 +91,7 @@ def calibrate_distortion(
     grid_px = np.array([(u * field.width_px, v * field.height_px) for v in steps for u in steps])
     places = centre + view.to_stage(grid_px / setup.binning)
     yield from check_reach(stage, list(places), "the montage of the distortion")
-    chosen = kernel or RadialDistortion()
+    chosen = kernel or PolynomialDistortion()
 
     def measure() -> Generator[Msg, Any, Measured]:
         images = []

@@ -134,8 +134,8 @@ class VerdictPolicy(BaseModel):
         default=Rule(action="accept"), description="the beam's edge lies in the field: kept for review"
     )
     unmatched: Rule = Field(
-        default=_again("reimage", 1, "needs_review"),
-        description="its overlaps do not show what its neighbours show",
+        default=Rule(action="accept"),
+        description="its overlaps do not show what its neighbours show: kept for review",
     )
     unreadable: Rule = Field(default=_again("reimage"), description="the frame cannot be read")
     camera_timeout: Rule = Field(

@@ -53,6 +53,10 @@ class RunWriter:
     def __init__(self, client: Any, batch_size: int = BATCH_SIZE) -> None:
         from bluesky_tiled_plugins import TiledWriter
 
+        from processing.callbacks import _zarr_array
+
+        _zarr_array.register()
+
         # SQLite has no arrays: those of events (image shift, beam tilt, ...) go to Zarr whatever their size
         self._write = TiledWriter(client, batch_size=batch_size, max_array_size=0)
         self._held: dict[str, dict[str, Any]] = {}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import queue
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -14,6 +16,7 @@ from processing.callbacks._documents import Callback, Document
 _log = logging.getLogger(__name__)
 _MAX_BATCH: Final = 256
 _OVERFLOW_LOG_INTERVAL_S: Final = 10.0
+_YIELDING_NICE: Final = 5
 
 
 class QueuedCallback:
@@ -35,6 +38,8 @@ class QueuedCallback:
         Takes, in place of ``callback``, all documents that wait at once (at most 256), in order.
     tick
         Called in the thread after each batch, and every ``tick_s`` seconds while nothing comes.
+    yielding
+        The thread gives way to others of the machine (Linux: nice 5 on top of the process's own).
     on_overflow
         Told of each document that found the queue full, in the thread of the RunEngine.
     """
@@ -48,6 +53,7 @@ class QueuedCallback:
         batch: Callable[[Sequence[Document]], object] | None = None,
         tick: Callable[[], object] | None = None,
         tick_s: float = 0.25,
+        yielding: bool = False,
         on_overflow: Callback | None = None,
     ) -> None:
         self.callback = callback
@@ -58,6 +64,7 @@ class QueuedCallback:
         self._batch = batch
         self._tick = tick
         self._tick_s = tick_s
+        self._yielding = yielding
         self._on_overflow = on_overflow
         self._queue: queue.Queue[Document | None] = queue.Queue(max_documents)
         self._overflow_logged_s = float("-inf")
@@ -69,6 +76,11 @@ class QueuedCallback:
     def pending(self) -> int:
         """How many documents wait or are being worked on."""
         return self._queue.unfinished_tasks
+
+    @property
+    def waiting(self) -> int:
+        """How many documents have not been taken out of the queue yet."""
+        return self._queue.qsize()
 
     def __call__(self, name: str, doc: dict[str, Any]) -> None:
         """Enqueue a document."""
@@ -118,6 +130,8 @@ class QueuedCallback:
             self._guard(self._on_overflow, name, doc)
 
     def _run(self) -> None:
+        if self._yielding:
+            _give_way()
         ended = False
         while not ended:
             documents, ended = self._next()
@@ -152,3 +166,13 @@ class QueuedCallback:
             self.errors += 1
             self.last_error = error
             _log.exception("%s failed", self.name)
+
+
+def _give_way() -> None:
+    """Lower the priority of this thread; only Linux has one for each thread."""
+    if sys.platform == "linux":
+        try:
+            nice = os.getpriority(os.PRIO_PROCESS, 0) + _YIELDING_NICE
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(nice, 19))
+        except OSError as error:
+            _log.warning("%s keeps its priority: %s", threading.current_thread().name, error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +21,7 @@ from processing.kernels.reference import Reference
 
 _log = logging.getLogger(__name__)
 _FLUSH: Final = "flush"  # travels with the documents, so that it follows the frames announced before it
+_REPORT: Final = "report"  # of another callback; travels with the documents, too
 _DARK_SHARE_OF_SCALE: Final = 0.02
 
 __all__ = ["QCThresholds", "TileFault", "TileQC", "Verdict"]
@@ -86,6 +88,20 @@ class TileQC:
         """Judge every tile announced so far, with what is known now. Returns at once when queued."""
         (self._queued or self)(_FLUSH, {})
 
+    def report(self, run: str, index: int, faults: Sequence[TileFault]) -> None:
+        """Add what another callback found wrong with a tile to its verdict. Returns at once when queued.
+
+        Parameters
+        ----------
+        run
+            Uid of the tile's run; if it is not the newest, nothing happens.
+        index
+            Of the tile in its file.
+        faults
+            What is wrong with it.
+        """
+        (self._queued or self)(_REPORT, {"run": run, "index": index, "faults": tuple(faults)})
+
     def wait_for(self, count: int, timeout_s: float) -> None:
         """Wait until ``count`` tiles of the run have been measured, at most ``timeout_s``.
 
@@ -101,6 +117,9 @@ class TileQC:
             self._reset(doc)
         elif name == _FLUSH:
             self._judge_pending(final=True)
+        elif name == _REPORT:
+            if doc["run"] == self._run:
+                self._add_faults(doc["index"], doc["faults"])
         elif name == "stop":
             self._judge_pending(final=True)
             self._source.close()
@@ -112,6 +131,9 @@ class TileQC:
     def _reset(self, start: dict[str, Any]) -> None:
         self._source.close()
         self._source = TileSource(start, self.calibrations)
+        self._run = start.get("uid")
+        self._judged: dict[int, tuple[_Measured, tuple[TileFault, ...]]] = {}
+        self._reported: dict[int, tuple[TileFault, ...]] = {}
         self._judge = Judge(self.thresholds)
         self._pending: list[_Measured] = []
         self._early: list[_Measured] = []
@@ -165,7 +187,17 @@ class TileQC:
             if not self._judge.enough and not faults:
                 self._early.append(measured)
 
+    def _add_faults(self, index: int, faults: tuple[TileFault, ...]) -> None:
+        self._reported[index] = (*self._reported.get(index, ()), *faults)
+        if index in self._judged:  # else they go with its first verdict
+            measured, own = self._judged[index]
+            self._emit(measured, list(own))
+
     def _emit(self, measured: _Measured, faults: list[TileFault]) -> None:
+        index = measured.tile.index
+        self._judged[index] = measured, tuple(faults)
+        known = {fault.kind for fault in faults}
+        faults = [*faults, *(one for one in self._reported.get(index, ()) if one.kind not in known)]
         verdict = Verdict(measured.tile, measured.metrics, self._judge.with_scope(measured.tile, faults))
         with self._changed:
             self._verdicts.append(verdict)

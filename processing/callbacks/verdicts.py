@@ -31,8 +31,8 @@ class QCThresholds(BaseModel):
     """Standard deviation, counts, under which a tile has too little contrast."""
     max_damaged_fraction: float = Field(default=0.004, gt=0, le=1)
     """Share of constant or torn lines over which a frame is damaged; never for fewer than 3 lines."""
-    max_banding: float = Field(default=0.08, gt=0, le=1)
-    """Brightness of lines that both halves of a frame share, over which the sample charges; more is allowed
+    max_banding: float = Field(default=0.04, gt=0, le=1)
+    """Brightness of lines that most of a frame's width shares, over which the sample charges; more is allowed
     for frames under 256 lines."""
 
     min_relative_mean: float = Field(default=0.3, ge=0, lt=1)
@@ -41,9 +41,9 @@ class QCThresholds(BaseModel):
     """Sharpness, as a fraction of the run's median, under which a tile may be blurred."""
     min_focus_drop_db: float = Field(default=5.0, gt=0, le=60)
     """Focus score below the run's median, dB, from which a tile may be blurred; it is when both say so."""
-    min_anisotropy_db: float = Field(default=6.0, gt=0, le=60)
-    """How much more than usual one direction may stand out, dB, before a blurred tile counts as smeared."""
-    max_opaque_radius: float = Field(default=0.05, gt=0, le=0.5)
+    min_smear_db: float = Field(default=7.0, gt=0, le=60)
+    """How much less fine detail one direction has than most, dB, before a tile counts as smeared."""
+    max_opaque_radius: float = Field(default=0.035, gt=0, le=0.5)
     """Radius of the largest opaque circle, relative to the shorter side, that is dirt: over what
     `relative_opaque_radius` allows."""
     relative_opaque_radius: float = Field(default=1.5, ge=0, le=10)
@@ -75,8 +75,8 @@ class TileFault:
     ----------
     kind
         ``dark``, ``saturated``, ``low_contrast``, ``blurred`` (out of focus), ``smeared`` (drift),
-        ``astigmatic``, ``damaged`` (lines lost or torn), ``incomplete`` (the rest never came), ``frozen`` (the
-        frame before once more), ``debris``, ``fold``, ``charging``, ``vignetted`` (the beam's edge),
+        ``astigmatic``, ``damaged`` (lines lost or torn), ``incomplete`` (the rest never came), ``frozen``
+        (the frame before once more), ``debris``, ``fold``, ``charging``, ``vignetted`` (the beam's edge),
         ``unmatched`` (shows another place than its neighbours) or ``unreadable``.
     severity
         0 (just over the limit) to 1.
@@ -148,7 +148,8 @@ class Verdict:
             "sharpness": metrics.sharpness,
             "focus_score": metrics.focus_score,
             "anisotropy_db": metrics.anisotropy_db,
-            "anisotropy_deg": metrics.anisotropy_deg,
+            "smear_db": metrics.smear_db,
+            "smear_deg": metrics.smear_deg,
             "banding": metrics.banding,
             "missing_fraction": metrics.missing_fraction,
             "opaque_fraction": metrics.opaque_fraction,

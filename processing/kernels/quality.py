@@ -1,4 +1,4 @@
-"""How good a tile is: brightness, sharpness, focus. One pass over the pixels and a few small FFTs.
+"""How good a tile is: brightness, sharpness, focus, and what spoils it. One pass, and a few small FFTs.
 
 Every score says which way is better. Sharpness and focus score do not change when a tile is made brighter or
 its contrast stretched, and white noise cancels out of both, so that tiles of one montage can be compared:
@@ -8,10 +8,13 @@ its contrast stretched, and white noise cancels out of both, so that tiles of on
   ``(D(2) - D(1)) / (D(8) - D(4))`` is the structure of one to two pixels against that of four to eight. It is
   1/16 for an image without any detail as fine as its pixels, and 0.25 where ``D`` grows in proportion to k.
 * The focus score compares the power at 0.12 to 0.30 cycles a pixel with that at 0.02 to 0.08, after taking
-  off the noise floor seen above 0.42 (Welch's method, DOI 10.1109/TAU.1967.1161901). Power that does not
-  stand over the noise counts as two standard deviations of it: a tile without structure scores about 0.
-* Anisotropy compares the power at 0.03 to 0.15 cycles a pixel between six directions: a drift smears the
-  image along one of them, a defocus along all.
+  off the noise floor seen above 0.42. Power that does not stand over the noise counts as two standard
+  deviations of it: a tile without structure scores about 0.
+* Anisotropy compares the power at 0.03 to 0.15 cycles a pixel between directions, and smear the ratio of
+  that at 0.06 to 0.18 to that at 0.015 to 0.05, in which the sample's own direction cancels: a drift takes
+  fine detail along one direction, astigmatism along two or all, a defocus along all.
+
+The parts are `processing.kernels.quality_pass`, `quality_lines`, `quality_spectrum` and `quality_regions`.
 """
 
 from __future__ import annotations
@@ -19,27 +22,17 @@ from __future__ import annotations
 import math
 import zlib
 from dataclasses import dataclass
-from functools import cache
-from typing import Any, Final
+from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
-import scipy.fft
-from numba import njit
 
-_FINE_BAND: Final = (0.12, 0.30)
-_COARSE_BAND: Final = (0.02, 0.08)
-_FLOOR_BAND: Final = (0.42, 0.5)
-_DIRECTED_BAND: Final = (0.03, 0.15)
-_SECTORS: Final = 6
-_MAX_BLOCKS: Final = 24
-_LOWEST_SCORE_DB: Final = -60.0
-_TORN_RATIO: Final = 4.0
-_BLOCKS_ACROSS: Final = 48
-_MIN_SIDE_PX: Final = 256
-_SHADOW, _OPAQUE = 0.45, 0.3
-_BAND_WINDOW_PX: Final = 65
+from processing.kernels.quality_lines import banding, damaged_fraction, marks, missing_fraction
+from processing.kernels.quality_pass import one_pass
+from processing.kernels.quality_regions import regions
+from processing.kernels.quality_spectrum import directions, fine_against_coarse, focus_score, spectrum
+
+__all__ = ["TileMetrics", "focus_score", "measure_tile"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,19 +56,37 @@ class TileMetrics:
         Power of fine against coarse detail, dB, from -60; higher is better focused.
     texture
         How far the structure stands over the noise, in standard deviations of the latter; sharpness and
-        focus score mean little under about 20.
+        focus score mean little under about 20: the tile is blank.
     relief
         Structure of 8 to 32 px, relative to the mean squared; survives a blur that leaves no texture.
     anisotropy_db
         Power of the strongest over that of the weakest direction, dB; 1 to 5 for most samples.
+    smear_db
+        How much less of the fine against the coarse power one direction has than most, dB: 0 to 6 for most
+        samples, whatever their own direction.
+    smear_deg
+        That direction, 0 to 180 from x to y: along it a drift smears.
+    directions_db
+        Power of fine against coarse detail of 12 directions, dB, 15 deg each from x to y; not a number where
+        there is no coarse detail; empty where not measured.
     banding
-        Standard deviation of the brightness of lines that both halves of the frame share, relative to it:
-        0 to 0.02 in tissue, over 0.05 where the sample charges.
-    shadow_fraction, opaque_fraction
-        Share of the 48 x 48 blocks of a frame with less than 0.45, and less than 0.3, of the median's
-        counts: folds and dirt. 0 for frames under 256 px, whose blocks are as small as organelles.
+        Standard deviation of the brightness of lines that most of the frame's width shares, relative to it:
+        0 to 0.025 in tissue, over 0.04 where the sample charges.
+    missing_fraction
+        Share of lines, from the last back or the first on, that are constant, 0 to 1.
+    opaque_fraction, opaque_radius
+        Share of blocks with less than 0.2 of the bright parts' light, and the radius of the largest circle
+        within them relative to the shorter side. 0 for frames under 256 px, like the next three.
+    fold_contrast
+        Contrast of the darkest line across the tile, natural logarithm.
+    shading
+        Bright parts of the darkest of nine fields over those of the brightest, 0 to 1.
+    beam_edge
+        Whether what is opaque surrounds what is lit, as beyond the edge of a beam.
+    marks
+        Of 64 strips of lines: two exposures never have the same; 0 for strips with constant lines.
     fingerprint
-        Of every 16th pixel: two exposures never have the same.
+        Of all marks.
     """
 
     mean_counts: float
@@ -88,9 +99,17 @@ class TileMetrics:
     texture: float
     relief: float
     anisotropy_db: float = 0.0
+    smear_db: float = 0.0
+    smear_deg: float = 0.0
+    directions_db: tuple[float, ...] = ()
     banding: float = 0.0
-    shadow_fraction: float = 0.0
+    missing_fraction: float = 0.0
     opaque_fraction: float = 0.0
+    opaque_radius: float = 0.0
+    fold_contrast: float = 0.0
+    shading: float = 1.0
+    beam_edge: bool = False
+    marks: tuple[int, ...] = ()
     fingerprint: int = 0
 
 
@@ -121,116 +140,36 @@ def measure_tile(
         )
     image = np.ascontiguousarray(image)
     full = saturation_counts if saturation_counts is not None else np.iinfo(image.dtype).max
-    # every line for brightness; every 2nd or 4th of a large tile for structure, where that is plenty
-    sums, structure, lines, halves = _one_pass(
-        image, float(full), float(dark_counts), max(1, image.shape[0] // 1024)
-    )
+    sums, structure, changes, parts = one_pass(image, float(full), float(dark_counts))
     total, squares, saturated, dark = (float(value) / image.size for value in sums)
+    variance = max(0.0, squares - total**2)
     sharpness, texture = _sharpness(structure)
-    power = _spectrum(image)
-    shadow, opaque = _dark_blocks(image)
+    seen = spectrum(image)
+    directed, covered, strips = directions(seen), regions(image, dark_counts), marks(image, changes)
     return TileMetrics(
         mean_counts=total,
-        std_counts=math.sqrt(max(0.0, squares - total**2)),
+        std_counts=math.sqrt(variance),
         saturated_fraction=saturated,
         dark_fraction=dark,
-        damaged_fraction=_damaged_lines(lines),
+        damaged_fraction=damaged_fraction(changes, variance),
         sharpness=sharpness,
-        focus_score=_fine_against_coarse(*power),
+        focus_score=fine_against_coarse(seen),
         texture=texture,
         relief=_relief(structure, total),
-        anisotropy_db=_anisotropy(power[0]),
-        banding=_banding(halves),
-        shadow_fraction=shadow,
-        opaque_fraction=opaque,
-        fingerprint=zlib.crc32(image[::16, ::16].tobytes()),
+        anisotropy_db=directed.anisotropy_db,
+        smear_db=directed.smear_db,
+        smear_deg=directed.smear_deg,
+        directions_db=directed.levels_db,
+        banding=banding(parts),
+        missing_fraction=missing_fraction(changes),
+        opaque_fraction=covered.opaque_fraction,
+        opaque_radius=covered.opaque_radius,
+        fold_contrast=covered.fold_contrast,
+        shading=covered.shading,
+        beam_edge=covered.beam_edge,
+        marks=strips,
+        fingerprint=zlib.crc32(repr(strips).encode()) if any(strips) else 0,
     )
-
-
-@njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz", "arcp"})
-def _one_pass(
-    image: npt.NDArray[Any], full: float, dark: float, step: int
-) -> tuple[
-    npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]
-]:
-    """Return sums, structure, lines and halves.
-
-    These are (sum, sum of squares, saturated, dark), D at the lags and its count, each line's change from the
-    one before beyond that of its mean, and the mean of both halves of each line.
-    """
-    height, width = image.shape
-    sums = np.zeros(4)
-    lags = np.zeros(6)
-    lines = np.zeros(height)
-    halves = np.zeros((height, 2))
-    half = width // 2
-    middle = np.float32(image[height // 2, width // 2])
-    for i in range(height):
-        s = np.float32(0)
-        s2 = np.float32(0)
-        bright = np.float32(0)
-        black = np.float32(0)
-        left = np.float32(0)
-        for j in range(half):
-            left += np.float32(image[i, j]) - middle
-        for j in range(width):
-            value = np.float32(image[i, j])
-            shifted = value - middle  # keeps float32 sums exact enough
-            s += shifted
-            s2 += shifted * shifted
-            bright += value >= full
-            black += value <= dark
-        sums[0] += s
-        sums[1] += s2
-        sums[2] += bright
-        sums[3] += black
-        halves[i, 0] = left / half + middle
-        halves[i, 1] = (s - left) / (width - half) + middle
-        if i > 0:
-            change = np.float32(0)
-            shift = np.float32(0)
-            same = True
-            for j in range(width):
-                d = np.float32(image[i, j]) - np.float32(image[i - 1, j])
-                change += d * d
-                shift += d
-            for j in range(1, width):
-                if image[i, j] != image[i, 0]:
-                    same = False
-                    break
-            lines[i] = -1.0 if same else max(0.0, change / width - (shift / width) ** 2)
-    for i in range(0, height - 32, step):
-        d1 = np.float32(0)
-        d2 = np.float32(0)
-        d4 = np.float32(0)
-        d8 = np.float32(0)
-        d32 = np.float32(0)
-        for j in range(width - 32):
-            value = np.float32(image[i, j])
-            x1 = np.float32(image[i, j + 1]) - value
-            x2 = np.float32(image[i, j + 2]) - value
-            x4 = np.float32(image[i, j + 4]) - value
-            x8 = np.float32(image[i, j + 8]) - value
-            x32 = np.float32(image[i, j + 32]) - value
-            y1 = np.float32(image[i + 1, j]) - value
-            y2 = np.float32(image[i + 2, j]) - value
-            y4 = np.float32(image[i + 4, j]) - value
-            y8 = np.float32(image[i + 8, j]) - value
-            y32 = np.float32(image[i + 32, j]) - value
-            d1 += x1 * x1 + y1 * y1
-            d2 += x2 * x2 + y2 * y2
-            d4 += x4 * x4 + y4 * y4
-            d8 += x8 * x8 + y8 * y8
-            d32 += x32 * x32 + y32 * y32
-        lags[0] += d1
-        lags[1] += d2
-        lags[2] += d4
-        lags[3] += d8
-        lags[4] += d32
-        lags[5] += 2 * (width - 32)
-    sums[1] += 2 * middle * sums[0] + image.size * float(middle) ** 2
-    sums[0] += image.size * float(middle)
-    return sums, lags, lines, halves
 
 
 def _sharpness(structure: npt.NDArray[np.float64]) -> tuple[float, float]:
@@ -248,113 +187,3 @@ def _relief(structure: npt.NDArray[np.float64], mean: float) -> float:
     if mean <= 0:
         return 0.0
     return max(0.0, float(structure[4] - structure[3]) / float(structure[5]) / mean**2)
-
-
-def _damaged_lines(changes: npt.NDArray[np.float64]) -> float:
-    """Return the share of lines that are constant, or whose change from the line before stands out."""
-    inner = changes[1:]
-    moving = inner[inner >= 0]
-    if moving.size < 9:
-        return float(np.mean(inner < 0))
-    padded = np.pad(np.where(inner < 0, np.median(moving), inner), 4, mode="reflect")
-    around = np.median(np.lib.stride_tricks.sliding_window_view(padded, 9), axis=1)
-    return float(np.mean((inner < 0) | (inner > _TORN_RATIO * np.maximum(around, 1e-12))))
-
-
-def focus_score(image: npt.NDArray[np.unsignedinteger[Any]]) -> float:
-    """Return the power of fine against coarse detail, in dB; higher is better focused, at least -60.
-
-    Parameters
-    ----------
-    image
-        (y, x), counts; at least 32 px on both sides.
-    """
-    return _fine_against_coarse(*_spectrum(image))
-
-
-def _spectrum(image: npt.NDArray[np.unsignedinteger[Any]]) -> tuple[npt.NDArray[np.float32], int]:
-    """Return the mean power of blocks of an image, in the half plane of `scipy.fft.rfft2`, and how many."""
-    side = min(256, *image.shape)
-    window = _bands(side)[0]
-    blocks = np.stack([image[y : y + side, x : x + side] for y, x in _corners(image.shape, side)])
-    blocks = blocks.astype(np.float32)
-    blocks -= blocks.mean(axis=(1, 2), keepdims=True)
-    blocks *= window
-    spectrum = scipy.fft.rfft2(blocks)
-    return (spectrum.real**2 + spectrum.imag**2).mean(axis=0), len(blocks)
-
-
-def _fine_against_coarse(power: npt.NDArray[np.float32], blocks: int) -> float:
-    _, fine, coarse, floor = _bands(len(power))
-    noise = float(np.mean(power[floor]))
-    high, low = (
-        # the power of noise is distributed exponentially; a Hann window leaves half of the values independent
-        max(float(np.mean(power[band])) - noise, 2 * noise / math.sqrt(blocks * power[band].size / 2))
-        for band in (fine, coarse)
-    )
-    if high <= low * 10 ** (_LOWEST_SCORE_DB / 10):  # also a constant image, where both are 0
-        return _LOWEST_SCORE_DB
-    return 10 * math.log10(high / low)
-
-
-def _anisotropy(power: npt.NDArray[np.float32]) -> float:
-    """Return the power of the strongest direction over that of the weakest, dB."""
-    noise = float(np.mean(power[_bands(len(power))[3]]))
-    if noise <= 0:
-        return 0.0
-    levels = [max(float(np.mean(power[sector])) - noise, 0.05 * noise) for sector in _sectors(len(power))]
-    return 10 * math.log10(max(levels) / min(levels))
-
-
-def _banding(halves: npt.NDArray[np.float64]) -> float:
-    """Return the brightness of lines against those around them, as far as both halves of a frame share it."""
-    length = min(_BAND_WINDOW_PX, len(halves) // 2 * 2 - 1)
-    window = np.hanning(length + 2)[1:-1]
-    window /= window.sum()
-    padded = np.pad(halves, ((length // 2, length // 2), (0, 0)), mode="reflect")
-    around = np.stack([np.convolve(side, window, "valid") for side in padded.T], axis=1)
-    if around.min() <= 0:
-        return 0.0
-    left, right = (halves / around - 1).T
-    return math.sqrt(max(0.0, float(np.mean(left * right))))
-
-
-def _dark_blocks(image: npt.NDArray[np.unsignedinteger[Any]]) -> tuple[float, float]:
-    if min(image.shape) < _MIN_SIDE_PX:
-        return 0.0, 0.0
-    step = max(1, min(image.shape) // 512)
-    part = np.ascontiguousarray(image[::step, ::step])
-    blocks = cv2.resize(part, (_BLOCKS_ACROSS, _BLOCKS_ACROSS), interpolation=cv2.INTER_AREA)
-    usual = float(np.median(blocks))
-    return float(np.mean(blocks < _SHADOW * usual)), float(np.mean(blocks < _OPAQUE * usual))
-
-
-@cache
-def _sectors(side: int) -> list[npt.NDArray[np.bool_]]:
-    """Return the masks of the directions in the half plane of `scipy.fft.rfft2`."""
-    y, x = scipy.fft.fftfreq(side)[:, None], scipy.fft.rfftfreq(side)[None, :]
-    low, high = _DIRECTED_BAND
-    radius, angle = np.hypot(y, x), np.mod(np.arctan2(y, x), np.pi)
-    ring = (low <= radius) & (radius < high)
-    sector = np.minimum((angle * (_SECTORS / np.pi)).astype(int), _SECTORS - 1)
-    return [ring & (sector == i) for i in range(_SECTORS)]
-
-
-@cache
-def _bands(side: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
-    """Return the window, and the masks of the bands in the half plane of `scipy.fft.rfft2`."""
-    hann = np.hanning(side + 1)[:-1].astype(np.float32)
-    radius = np.hypot(scipy.fft.fftfreq(side)[:, None], scipy.fft.rfftfreq(side)[None, :])
-    masks = [(low <= radius) & (radius < high) for low, high in (_FINE_BAND, _COARSE_BAND, _FLOOR_BAND)]
-    return np.outer(hann, hann), masks[0], masks[1], masks[2]
-
-
-def _corners(shape: tuple[int, ...], side: int) -> list[tuple[int, int]]:
-    """Return where blocks begin: side by side over a small tile, spread evenly over a large one."""
-    across = [max(1, length // side) for length in shape]
-    while across[0] * across[1] > _MAX_BLOCKS:
-        across[int(np.argmax(across))] -= 1
-    rows, columns = (
-        np.linspace(0, length - side, count).astype(int) for length, count in zip(shape, across, strict=True)
-    )
-    return [(int(y), int(x)) for y in rows for x in columns]

@@ -13,7 +13,8 @@ from typing import Any, Final, Self
 import cv2
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+
+from processing.kernels.compiled import njit
 
 Floats = npt.NDArray[np.float32]
 ODD_RESPONSE: Final = 2.0

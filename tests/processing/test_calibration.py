@@ -19,7 +19,7 @@ from processing.kernels.calibration import (
     patch_shifts,
     rotation_and_scale,
 )
-from processing.kernels.distortion import RadialDistortion
+from processing.kernels.distortion import PolynomialDistortion, RadialDistortion, stored_field
 
 Reals = npt.NDArray[np.float64]
 RADIUS = 512.0
@@ -99,6 +99,30 @@ def test_patches_and_distortion_of_real_images() -> None:
     assert found.values["radial"] * half_px == pytest.approx(radial * half_px, abs=0.1)
     assert abs(found.values["spiral"] * half_px) < 0.1
     assert found.residuals["patch_rms_px"] < found.residuals["patch_rms_before_px"] / 3
+
+
+def test_a_polynomial_tells_the_field_that_is_not_round() -> None:
+    side, radial = 400, 0.006
+    specimen = texture(1000)
+    centres = np.array([(350.0 + 160.3 * c, 360.0 + 159.7 * r) for r in range(3) for c in range(3)])
+    images = [seen(specimen, (x, y), side, radial) for x, y in centres]
+    found = PolynomialDistortion(5).fit(images, centres + np.random.default_rng(2).normal(0, 4, (9, 2)))
+    assert found.values["radial"] * side / 2 == pytest.approx(radial * side / 2, abs=0.05)
+    assert abs(found.values["spiral"] * side / 2) < 0.05
+    assert found.residuals["holdout_median_px"] < 0.1
+    field = stored_field(found.values, found.arrays)
+    at = np.array([[-180.0, -150.0], [0.0, 190.0], [120.0, 30.0]])
+    true = at * (1 + radial * np.sum(at**2, 1, keepdims=True) / (side / 2) ** 2)
+    grid = np.stack(np.meshgrid(*[np.linspace(-200, 200, 9)] * 2), -1).reshape(-1, 2)
+    whole = grid * (1 + radial * np.sum(grid**2, 1, keepdims=True) / (side / 2) ** 2)
+    design = np.column_stack([np.ones(len(grid)), grid])
+    affine = np.linalg.lstsq(design, whole - field.undistort(grid), rcond=None)[0]
+    left = true - field.undistort(at) - np.column_stack([np.ones(3), at]) @ affine
+    assert np.abs(left).max() < 0.15
+    with pytest.raises(ValueError, match="not made by a polynomial"):
+        stored_field({"radial": 0.003}, {})
+    with pytest.raises(ValueError, match="only 0 pairs"):
+        PolynomialDistortion().fit([texture(256, n) for n in range(4)], np.zeros((4, 2)))
 
 
 def test_images_that_share_nothing_have_no_patches() -> None:

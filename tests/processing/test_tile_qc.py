@@ -202,7 +202,7 @@ def test_an_event_has_the_fields_of_the_qc_stream(qc: TileQC, start: Start) -> N
     assert {name: event.pop(name) for name in expected} == expected
     assert event.pop("qc_state") == "fail"
     names = {"mean_counts", "std_counts", "saturated_fraction", "dark_fraction", "sharpness", "focus_score"}
-    names |= {"anisotropy_db", "anisotropy_deg", "banding", "missing_fraction", "opaque_fraction"}
+    names |= {"anisotropy_db", "smear_db", "smear_deg", "banding", "missing_fraction", "opaque_fraction"}
     names |= {"opaque_radius", "fold_contrast", "shading"}
     assert set(event) == names
     assert all(isinstance(value, float) for value in event.values())

@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from montango.lab import Lab
+from processing.mosaic.pyramid import PyramidStore
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 
@@ -72,6 +73,9 @@ def test_demo_acquires_again_the_tile_that_it_spoiled(state: Path) -> None:
     overview = np.asarray(Image.open(reported(report, "overview")))
     assert min(overview.shape) > 1000
     assert overview.std() > 20
+    with PyramidStore.open(reported(report, "mosaic")) as mosaic:
+        assert mosaic.metadata["complete"] is True
+        assert mosaic.metadata["tiles_matched"] == 16
 
 
 @pytest.mark.slow

@@ -119,6 +119,25 @@ def acquire(engine: RunEngine, devices: Devices, spec: MontageSpec, **options: A
     return documents
 
 
+def see_mosaic(mosaic: Any) -> None:
+    """Check the mosaic of the montage of 4 x 4 tiles whose eighth was acquired again."""
+    from processing.mosaic.pyramid import PyramidStore
+
+    start, table = mosaic.metadata["start"], mosaic["alignment"].read()
+    assert (start["complete"], start["problems"]) == (True, [])
+    assert start["tiles"] == start["tiles_matched"] == 16
+    assert (np.hypot(*(table[f"position_{x}_px"] - table[f"nominal_{x}_px"] for x in "xy")) < 500).all()
+    assert sorted(table["tile_index"].values.tolist()) == [*range(7), *range(8, 17)]
+    pixels = mosaic["mosaic"]["level_0"]
+    with PyramidStore.open(start["mosaic"]) as store:
+        assert pixels.shape == store.shape
+        x, y = (int(table[f"position_{x}_px"].values.mean()) for x in "xy")
+        left, top = x - store.geometry.origin_px[0], y - store.geometry.origin_px[1]
+        part = pixels[top - 300 : top + 200, left - 100 : left + 400]
+        np.testing.assert_array_equal(part, store.read(0, top - 300, left - 100, top + 200, left + 400))
+        assert part.min() > 0
+
+
 @pytest.mark.parametrize("mode", ["sequenced", "stepped"])
 def test_documents_and_file_say_the_same(engine: RunEngine, devices: Devices, mode: Any) -> None:
     spec = MontageSpec(rows=3, columns=4, settle_s=0, exposure_time_s=0.01, mode=mode, centre_um=(5.0, 5.0))
@@ -210,12 +229,13 @@ def test_spoiled_tile_is_acquired_again_and_the_montage_reads_as_one(
         (run,) = client.search(Key("sample") == "spoiled").search(Key("purpose") == "montage").values()
         assert run["tiles"]["image"].shape == (17, 1, 2048, 2048)
         table = run["qc"].read()
-        (overview,) = (
-            one
+        results = {
+            one.metadata["start"]["recipe"]: one
             for one in client.search(Key("purpose") == "processing").values()
             if one.metadata["start"]["input_uids"] == [run.metadata["start"]["uid"]]
-        )
-        assert min(overview["overview"]["overview"].shape[-2:]) > 64
+        }
+        assert min(results["overview"]["overview"]["overview"].shape[-2:]) > 64
+        see_mosaic(results["live_mosaic"])
     qc = [doc["data"] for name, doc in documents if name == "event" and "qc_state" in doc["data"]]
     failed = [(event["tile_index"], event["tile_attempt"]) for event in qc if event["qc_state"] == "fail"]
     assert failed == [(7, 0)]
@@ -282,13 +302,13 @@ def test_catalog_that_was_down_is_completed_and_a_second_replay_adds_nothing(
     first = replay(info.journal_dir, info.tiled["uri"], info.tiled["api_key"])
     second = replay(info.journal_dir, info.tiled["uri"], info.tiled["api_key"])
     with catalog_of(own) as client:
-        assert len(client) == 2  # the montage and its overview
+        assert len(client) == 3  # the montage, its overview and its mosaic
         run = next(run for run in client.values() if run.metadata["start"]["purpose"] == "montage")
         assert run["tiles"]["image"].shape == (25, 1, 64, 64)
         assert run.metadata["stop"]["exit_status"] == "success"
     assert not first.failed
     assert second.added == second.completed == []
-    assert len(second.present) == 2
+    assert len(second.present) == 3
 
 
 @pytest.mark.slow

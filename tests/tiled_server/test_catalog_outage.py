@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -86,7 +85,7 @@ def test_a_server_that_comes_up_late_and_dies_in_the_middle(
     uri = server.uri
     assert server.stop() == 0
     journal = Journal(tmp_path / "journal")
-    writer = CatalogWriter(uri, server.key, journal.directory, batch_size=20, flush_s=1.0, retry_s=(0.2, 1.0))
+    writer = CatalogWriter(uri, server.key, journal.directory, batch_size=5, flush_s=0.1, retry_s=(0.2, 1.0))
     early = MontageRun(server.data, SHAPE, both(journal, writer))
     fill(early, 8)
     early.stop()
@@ -103,9 +102,6 @@ def test_a_server_that_comes_up_late_and_dies_in_the_middle(
     server.kill()
     fill(late, 10)
     late.stop()
-    never = threading.Event()
-    while writer.state.behind != (late.uid,):
-        never.wait(0.05)
     server.start()
     assert writer.drain(PATIENCE_S), writer.state
     check(server, late, 20)
@@ -172,7 +168,7 @@ def test_a_frozen_server_and_a_full_queue_never_block_a_run(server: Server, tmp_
         run.stop()
         for name, doc in run.documents[-41 * 20 :]:
             writer(name, doc)
-        # all of it was taken by a writer whose server has not said a word since it was frozen
+        # hundreds of documents were taken by a writer whose server has not said a word since it was frozen
         assert psutil.Process(server.process.pid).status() == psutil.STATUS_STOPPED
         assert writer.state.behind == (run.uid,)
     finally:

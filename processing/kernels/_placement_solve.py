@@ -1,0 +1,289 @@
+"""The numbers behind `processing.kernels.placement`: stage, normal equations, and which edges contradict.
+
+A measured step between two tiles is a normal variable about the true one, or it is grossly wrong. The step of
+the stage between the same tiles, free of an affine part common to all, is another measurement of it, a coarse
+one; the place of the stage itself is the coarsest, as errors of stages add up along the way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+from scipy.sparse import csgraph
+from scipy.sparse import linalg as sparse_linalg
+
+Reals = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
+Indices = npt.NDArray[np.intp]
+
+SIGMA_SHARE: Final = 0.03
+"""Error of a stage, of the step between tiles, where nothing is known of it: 30 px in 1000."""
+NOISE_SHARE: Final = 0.003
+"""Largest error of good edges, of the step between tiles: distortion moves edges by no more."""
+FAR_FACTOR: Final = 10.0
+"""Error of the stage over the whole montage, in that between neighbours."""
+_SIMILAR, _SHEARED = 0.03, 0.01
+"""Sigma of rotation and scale, and of shear and difference of scales, of a stage matrix; relative."""
+_FEW_LOOPS: Final = 6
+_UNKNOWN_SHARE: Final = 0.3
+"""Error assumed where loops are few, of the largest that good edges may have."""
+_KNEE: Final = 3.0
+_REJECT: Final = 5.0
+_COOLING: Final = 0.4
+_AGREEING: Final = 8.0
+"""What another edge that agrees is worth, as a logarithm of likelihood: chance seldom agrees to a pixel."""
+_QUIET: Final = 3.0
+"""Excess of the errors over the covariances below which nothing contradicts anything."""
+_MAD: Final = 1.4826
+_RAYLEIGH: Final = 1.1774
+"""Median length of a vector of two normal variables of sigma 1."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Links:
+    """Edges as arrays: tiles (m,), offset (m, 2) px, variance (m, 2) px^2, trust (m,) 0 to 1."""
+
+    first: Indices
+    second: Indices
+    offset: Reals
+    variance: Reals
+    trust: Reals
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    def steps(self, points: Reals) -> Reals:
+        """Return the differences of points (n, 2) along the edges."""
+        return points[self.second] - points[self.first]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stage:
+    """What is known of the stage: matrix (2, 2) of its systematic error, sigma between neighbours, px."""
+
+    matrix: Reals
+    sigma_px: float
+
+
+def fit_stage(nominal: Reals, links: Links, used: Flags, sigma_px: float | None) -> Stage:
+    """Return the systematic part of the stage's steps, as far as the edges tell it, and the error left.
+
+    The matrix is the identity but for a rotation and a scale (sigma 3 %), a shear and a difference of scales
+    (1 %), by robust least squares with these priors: a few noisy edges do not turn the mosaic.
+    """
+    steps = links.steps(nominal)
+    length = float(np.median(np.hypot(*steps.T))) if len(steps) else 0.0
+    unknown = max(SIGMA_SHARE * length, 1.0) if sigma_px is None else sigma_px
+    steps, offsets = steps[used], links.offset[used]
+    if not len(steps):
+        return Stage(np.eye(2), unknown)
+    deviation = offsets - steps
+    x, y = steps.T
+    # rotation and scale, then the two parts of a symmetric matrix without trace
+    parts = [np.stack(pair, 1) for pair in ((x, y), (-y, x), (x, -y), (y, x))]
+    design = np.stack(parts, 2).reshape(-1, 4)
+    values, spread = np.zeros(4), max(unknown, _spread(deviation))
+    most = np.array([_SIMILAR, _SIMILAR, _SHEARED, _SHEARED])
+    prior = most
+    for _ in range(20):
+        left = deviation - (design @ values).reshape(-1, 2)
+        weights = np.repeat(1 / (1 + (left**2).sum(1) / (2 * _KNEE**2 * spread**2)), 2)
+        normal = design.T @ (design * weights[:, None]) + np.diag(2 * spread**2 / prior**2)
+        values = np.linalg.solve(normal, design.T @ (weights * deviation.ravel()))
+        # what is not twice its error vanishes: it would move far islands for nothing (empirical Bayes)
+        prior = np.clip(np.abs(values), 1e-7, most)
+        left = deviation - (design @ values).reshape(-1, 2)
+        found = _spread(left)
+        # two steps' worth of what is assumed, against the few edges of a beginning montage
+        blended = np.sqrt((len(left) * found**2 + 2 * unknown**2) / (len(left) + 2))
+        settled = abs(blended - spread) < 0.003 * spread
+        spread = max(float(blended), 1e-3)
+        if settled:
+            break
+    scale, turn, stretch, shear = values
+    matrix = np.array([[1 + scale + stretch, shear - turn], [shear + turn, 1 + scale - stretch]])
+    return Stage(matrix, spread if sigma_px is None else sigma_px)
+
+
+def _spread(deviation: Reals) -> float:
+    """Return the robust sigma of one coordinate of one place, from those of steps between two."""
+    return float(_MAD * np.median(np.abs(deviation)) / np.sqrt(2))
+
+
+def solve(
+    links: Links,
+    precision: Reals,
+    stage_steps: Reals,
+    stage_places: Reals,
+    sigma_px: float,
+) -> Reals:
+    """Return the places (n, 2) of least squares; ``precision`` is (m,) or (m, 2), 1 / px^2."""
+    step_precision = 1 / (2 * sigma_px**2)
+    place_precision = 1 / (FAR_FACTOR * sigma_px) ** 2
+    if precision.ndim == 1:
+        right = precision[:, None] * links.offset + step_precision * stage_steps
+        factor = _factor(links, precision + step_precision, len(stage_places), place_precision)
+        return factor.solve(_gather(links, right, len(stage_places)) + place_precision * stage_places)
+    found = np.empty_like(stage_places)
+    for axis in (0, 1):
+        weight = precision[:, axis]
+        right = weight * links.offset[:, axis] + step_precision * stage_steps[:, axis]
+        factor = _factor(links, weight + step_precision, len(stage_places), place_precision)
+        target = _gather(links, right[:, None], len(stage_places))[:, 0]
+        found[:, axis] = factor.solve(target + place_precision * stage_places[:, axis])
+    return found
+
+
+def _gather(links: Links, values: Reals, tiles: int) -> Reals:
+    found = np.empty((tiles, values.shape[1]))
+    for k in range(values.shape[1]):
+        found[:, k] = np.bincount(links.second, values[:, k], tiles)
+        found[:, k] -= np.bincount(links.first, values[:, k], tiles)
+    return found
+
+
+def _factor(links: Links, weight: Reals, tiles: int, diagonal: float) -> sparse_linalg.SuperLU:
+    i, j = links.first, links.second
+    own = np.bincount(i, weight, tiles) + np.bincount(j, weight, tiles) + diagonal
+    everyone = np.arange(tiles)
+    entries = np.concatenate([-weight, -weight, own])
+    where = np.concatenate([i, j, everyone]), np.concatenate([j, i, everyone])
+    matrix = sparse.csc_matrix((entries, where), shape=(tiles, tiles))
+    options = {"SymmetricMode": True}
+    return sparse_linalg.splu(matrix, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options=options)
+
+
+def components(links: Links, used: Flags, tiles: int) -> tuple[int, Indices]:
+    """Return the number of groups of tiles that hang together, and the group of each by its first tile."""
+    first, second = links.first[used], links.second[used]
+    graph = sparse.coo_matrix((np.ones(len(first)), (first, second)), shape=(tiles, tiles))
+    count, label = csgraph.connected_components(graph, directed=False)
+    _, start, inverse = np.unique(label, return_index=True, return_inverse=True)
+    rank = np.argsort(np.argsort(start))
+    return int(count), rank[inverse].astype(np.intp)
+
+
+@dataclass(slots=True, eq=False)
+class Robust:
+    """Finds the places and the edges that contradict, from coarse to fine.
+
+    The error granted to all edges begins at that of the stage and shrinks (graduated non-convexity: Yang et
+    al., IEEE Robot. Autom. Lett. 5 (2020) 1127, doi:10.1109/LRA.2020.2965893), each time with the weights of
+    Geman and McClure; so a wrong edge loses against the stage before it can pull.
+    """
+
+    links: Links
+    nominal: Reals
+    stage: Stage
+
+    @property
+    def most_noise_px(self) -> float:
+        """The largest error that good edges may have, px."""
+        return NOISE_SHARE * float(np.median(np.hypot(*self.links.steps(self.nominal).T)))
+
+    def stage_places(self) -> Reals:
+        centre = self.nominal.mean(0)
+        return np.asarray((self.nominal - centre) @ self.stage.matrix.T + centre)
+
+    def at(self, weights: Reals, variance: Reals, *, exact: bool) -> Reals:
+        """Return the places for weights (m,) of the edges and variances (m, 2), px^2."""
+        precision = weights[:, None] / variance
+        if not exact or np.allclose(precision[:, 0], precision[:, 1], rtol=0.05):
+            precision = 2 / (1 / np.maximum(precision, 1e-12)).sum(1)
+        places = self.stage_places()
+        return solve(self.links, precision, self.links.steps(places), places, self.stage.sigma_px)
+
+    def left(self, positions: Reals) -> Reals:
+        """Return the differences (m, 2) between edges and places, px."""
+        return self.links.offset - self.links.steps(positions)
+
+    def noise(self, positions: Reals, good: Flags) -> float:
+        """Return by how much the edges' errors exceed their covariances; 1 where no loops of them tell."""
+        edges = int(good.sum())
+        groups, _ = components(self.links, good, len(self.nominal))
+        loops = edges - (len(self.nominal) - groups)
+        most = self.most_noise_px / float(np.sqrt(np.median(self.links.variance)))
+        # a few loops cannot tell distortion from contradiction
+        least = max(1.0, _UNKNOWN_SHARE * most) if loops < max(_FEW_LOOPS, 0.05 * edges) else 1.0
+        if loops < 1:
+            return least
+        chi = np.sqrt((self.left(positions)[good] ** 2 / self.links.variance[good]).sum(1))
+        found = float(np.median(chi) / _RAYLEIGH * np.sqrt(edges / loops))
+        return max(least, min(found, most))
+
+    def search(self) -> tuple[Reals, Flags]:
+        """Return places and which edges are kept, from nothing."""
+        everything = np.ones(len(self.links), np.bool_)
+        weights = np.ones(len(self.links))
+        positions = self.at(weights, self.links.variance, exact=False)
+        noise = self.noise(positions, everything)
+        if noise < _QUIET and (self._chi2(positions, noise**2 * self.links.variance) < _KNEE**2).all():
+            return positions, everything
+        noise = 1.0
+        granted = np.sqrt(2) * self.stage.sigma_px
+        finest = float(np.sqrt(self.links.variance.min()))
+        # at the widest the edges weigh no more than the stage does, so it has a say
+        while granted > noise * finest:
+            variance = noise**2 * self.links.variance + granted**2
+            positions = self.at(weights, variance, exact=False)
+            # of two that contradict, the one that correlates less gives way
+            knee = _KNEE**2 * self.links.trust
+            weights = (knee / (knee + self._chi2(positions, variance))) ** 2
+            if granted < self.most_noise_px:
+                noise = self.noise(positions, weights > 0.25)
+            granted *= _COOLING
+        return positions, self._chi2(positions, noise**2 * self.links.variance) < _REJECT**2
+
+    def finish(self, positions: Reals, good: Flags, rounds: int = 4) -> tuple[Reals, Reals, Flags]:
+        """Return places, weights and kept edges, from places that are nearly right."""
+        noise = self.noise(positions, good)
+        weights = np.ones(len(self.links))
+        for _ in range(rounds):
+            variance = noise**2 * self.links.variance
+            chi2 = self._chi2(positions, variance)
+            weights = np.where(good, (_KNEE**2 / (_KNEE**2 + chi2)) ** 2, 0.0)
+            before, positions = positions, self.at(weights, variance, exact=True)
+            kept = self._chi2(positions, variance) < _REJECT**2
+            moved = float(np.abs(positions - before).max(initial=0.0))
+            if (kept == good).all() and moved < 0.01:
+                break
+            good = kept
+        return positions, np.where(good, weights, 0.0), good
+
+    def rescue(self, positions: Reals, good: Flags) -> Flags:
+        """Return the kept edges, with those for tiles that have lost all of theirs.
+
+        Each such edge proposes a place; that which most of them share wins, of equals that which correlates
+        better and lies nearer to where the stage takes the tile from its neighbours.
+        """
+        links, tiles = self.links, len(positions)
+        kept = np.bincount(links.first[good], minlength=tiles) + np.bincount(
+            links.second[good], minlength=tiles
+        )
+        lost = np.flatnonzero(~good & ((kept[links.first] == 0) != (kept[links.second] == 0)))
+        if not len(lost):
+            return good
+        sign = np.where(kept[links.second[lost]] == 0, 1.0, -1.0)
+        tile = np.where(sign > 0, links.second[lost], links.first[lost])
+        anchor = positions[np.where(sign > 0, links.first[lost], links.second[lost])]
+        proposed = anchor + sign[:, None] * links.offset[lost]
+        expected = anchor + sign[:, None] * (links.steps(self.nominal) @ self.stage.matrix.T)[lost]
+        variance = self.noise(positions, good) ** 2 * links.variance[lost]
+        good = good.copy()
+        for one in np.unique(tile):
+            own = np.flatnonzero(tile == one)
+            chi2 = ((proposed[own, None] - proposed[own]) ** 2 / (variance[own, None] + variance[own])).sum(2)
+            agree = chi2 < _REJECT**2
+            far2 = ((proposed[own] - expected[own].mean(0)) ** 2).sum(1) / (2 * self.stage.sigma_px**2)
+            score = _AGREEING * agree.sum(1) + 4 * np.log(links.trust[lost[own]]) - far2 / 2
+            best = int(np.argmax(score))
+            if far2[best] < _REJECT**2:
+                good[lost[own[agree[best]]]] = True
+        return good
+
+    def _chi2(self, positions: Reals, variance: Reals) -> Reals:
+        return np.asarray((self.left(positions) ** 2 / variance).sum(1))

@@ -1,0 +1,337 @@
+"""The live mosaic: tiles lie where they match, the mosaic shows the specimen, and what it lacks is said."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import event_model
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from processing.callbacks._documents import Document
+from processing.callbacks.journal import Journal
+from processing.callbacks.live_mosaic import LiveMosaic
+from processing.callbacks.tile_qc import TileQC
+from processing.callbacks.verdicts import TileFault
+from processing.mosaic.pyramid import PyramidStore
+from processing.stitching.solution import StitchSolution
+from tests.processing.documents import MontageRun
+from tests.processing.specimens import expose, resin, tissue
+
+SIZE = 256
+PITCH = 208
+PIXEL_UM = 0.01
+ROWS, COLUMNS = 3, 4
+ANGLE = np.deg2rad(20.0)
+VIEW = PIXEL_UM * np.array([[np.cos(ANGLE), -np.sin(ANGLE)], [np.sin(ANGLE), np.cos(ANGLE)]])
+SPECIMEN = expose(tissue((900, 1100), seed=3), seed=1)
+Start = Callable[..., MontageRun]
+Frames = npt.NDArray[np.uint16]
+
+
+def grid() -> list[tuple[int, int]]:
+    """Return rows and columns in the order of acquisition: there and back."""
+    lines = [[(row, column) for column in range(COLUMNS)] for row in range(ROWS)]
+    return [place for line in lines for place in (line if not line[0][0] % 2 else line[::-1])]
+
+
+def corner(row: int, column: int) -> tuple[int, int]:
+    """Return where a tile really begins in the specimen, (x, y): the stage misses by some pixels."""
+    rng = np.random.default_rng(100 * row + column)
+    dx, dy = rng.integers(-9, 10, 2).tolist()
+    return 20 + PITCH * column + dx, 20 + PITCH * row + dy
+
+
+def nominal_um(row: int, column: int, shift_px: tuple[float, float] = (0.0, 0.0)) -> tuple[float, float]:
+    """Return where the stage says the centre of a tile is."""
+    centre = np.array([20 + PITCH * column, 20 + PITCH * row]) + (SIZE - 1) / 2 + shift_px
+    x_um, y_um = (VIEW @ centre).tolist()
+    return x_um, y_um
+
+
+def cut(row: int, column: int, specimen: Frames = SPECIMEN) -> Frames:
+    """Return the frame of a tile."""
+    x, y = corner(row, column)
+    return specimen[y : y + SIZE, x : x + SIZE].copy()
+
+
+def acquire(run: MontageRun, places: Sequence[tuple[int, int]], **columns: float) -> None:
+    """Acquire tiles one by one."""
+    for row, column in places:
+        run.tiles([cut(row, column)], [nominal_um(row, column)], row=row, column=column, **columns)
+
+
+class Watched:
+    """A live mosaic with all that comes out of it."""
+
+    def __init__(self, folder: Path, **options: Any) -> None:
+        self.emitted: list[Document] = []
+        self.faults: list[tuple[str, int, TileFault]] = []
+        self.mosaic = LiveMosaic(
+            folder / "mosaics",
+            lambda *doc: self.emitted.append(doc),
+            report=lambda run, index, faults: self.faults.extend((run, index, one) for one in faults),
+            minimum_free_gb=0.0,
+            **options,
+        )
+
+    def starts(self) -> list[dict[str, Any]]:
+        """Return the start documents of the mosaics' runs."""
+        return [doc for name, doc in self.emitted if name == "start"]
+
+    def events(self) -> list[dict[str, Any]]:
+        """Return the data of the events of stream ``alignment``."""
+        return [doc["data"] for name, doc in self.emitted if name == "event"]
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Watched:
+    return Watched(tmp_path)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    runs = []
+
+    def make(emit: Any, **options: Any) -> MontageRun:
+        view = {"width_px": SIZE, "height_px": SIZE, "stage_per_px_um": VIEW.tolist()}
+        metadata: dict[str, Any] = {
+            "montage_view": view,
+            "num_points": ROWS * COLUMNS,
+            "ring_slots": 20,
+        } | options
+        runs.append(MontageRun(tmp_path, (SIZE, SIZE), emit, **metadata))
+        return runs[-1]
+
+    yield make
+    for run in runs:
+        run.close()
+
+
+def error_px(events: Sequence[dict[str, Any]]) -> float:
+    """Return the largest distance of a solved place from the true one, px, but for a common shift."""
+    found = np.array([(event["position_x_px"], event["position_y_px"]) for event in events])
+    true = np.array([corner(event["tile_row"], event["tile_column"]) for event in events])
+    off = found - true
+    return float(np.hypot(*(off - off.mean(0)).T).max())
+
+
+def test_tiles_lie_where_they_match_and_the_mosaic_shows_the_specimen(start: Start, watched: Watched) -> None:
+    run = start(watched.mosaic)
+    acquire(run, grid())
+    (path,) = watched.mosaic.paths
+    assert PyramidStore.open(path).metadata["complete"] is False  # readable while it grows
+    run.stop()
+    events = watched.events()
+    assert len(events) == ROWS * COLUMNS
+    assert all(event["matched"] for event in events)
+    assert error_px(events) < 0.1
+    (first,) = watched.starts()
+    assert first["complete"] is True
+    assert first["problems"] == []
+    store = PyramidStore.open(path)
+    assert store.metadata["complete"] is True
+    anchor = next(event for event in events if event["tile_row"] == event["tile_column"] == 0)
+    x, y = corner(0, 0)
+    left = round(anchor["position_x_px"] - (SIZE - 1) / 2) - store.geometry.origin_px[0]
+    top = round(anchor["position_y_px"] - (SIZE - 1) / 2) - store.geometry.origin_px[1]
+    whole = store.read(0, top + 20, left + 20, top + 600, left + 800).astype(float)
+    expected = SPECIMEN[y + 20 : y + 600, x + 20 : x + 800].astype(float)
+    assert np.corrcoef(whole.ravel(), expected.ravel())[0, 1] > 0.98
+    assert (whole > 0).all()
+    assert watched.faults == []
+    store.close()
+
+
+def test_the_derived_run_names_its_input_and_the_solution_lies_beside(start: Start, watched: Watched) -> None:
+    run = start(watched.mosaic)
+    acquire(run, grid()[:4])
+    run.stop()
+    for name, doc in watched.emitted:
+        event_model.schema_validators[event_model.DocumentNames[name]].validate(doc)
+    (first,) = watched.starts()
+    assert first["input_uids"] == [run.uid]
+    assert (first["purpose"], first["recipe"], first["plan_name"]) == ("processing", *2 * ["live_mosaic"])
+    assert (first["montage_id"], first["sample"], first["tiles"]) == ("m-1", "s-1", 4)
+    solution = StitchSolution.from_json(Path(first["solution"]).read_text())
+    assert [tile.key for tile in solution.tiles] == [(0, 0, column) for column in range(4)]
+    for event, tile in zip(watched.events(), solution.tiles, strict=True):
+        assert (event["tile_run"], event["tile_row"], event["tile_column"]) == (run.uid, *tile.key[1:])
+        assert (event["position_x_px"], event["position_y_px"]) == tile.position_px
+        stage = VIEW @ np.array(tile.position_px)
+        assert (event["position_x_um"], event["position_y_um"]) == pytest.approx(tuple(stage))
+    json.dumps(watched.emitted[0])
+
+
+def test_a_tile_acquired_again_takes_the_place_of_its_predecessor(start: Start, watched: Watched) -> None:
+    run = start(watched.mosaic)
+    spoiled = (1, 1)
+    for place in grid():
+        if place == spoiled:
+            run.tiles([np.full((SIZE, SIZE), 9, np.uint16)], [nominal_um(*place)], row=1, column=1)
+        else:
+            acquire(run, [place])
+    acquire(run, [spoiled], attempt=1.0)
+    run.stop()
+    events = {(event["tile_row"], event["tile_column"]): event for event in watched.events()}
+    assert len(events) == ROWS * COLUMNS
+    assert (events[spoiled]["tile_attempt"], events[spoiled]["tile_index"]) == (1, ROWS * COLUMNS)
+    assert events[spoiled]["matched"]
+    assert error_px(watched.events()) < 0.1
+    (path,) = watched.mosaic.paths
+    with PyramidStore.open(path) as store:
+        x = round(events[spoiled]["position_x_px"]) - store.geometry.origin_px[0]
+        y = round(events[spoiled]["position_y_px"]) - store.geometry.origin_px[1]
+        assert store.read(0, y - 60, x - 60, y + 60, x + 60).min() > 100
+
+
+def test_only_the_tile_that_shows_another_place_is_called_unmatched(start: Start, watched: Watched) -> None:
+    other = expose(tissue((SIZE, SIZE), seed=77), seed=5)
+    run = start(watched.mosaic)
+    for number, place in enumerate(grid()):
+        if number == 6:
+            row, column = place
+            run.tiles([other], [nominal_um(row, column)], row=row, column=column)
+        else:
+            acquire(run, [place])
+    run.stop()
+    assert [(uid, index, fault.kind) for uid, index, fault in watched.faults] == [(run.uid, 6, "unmatched")]
+    wrong = watched.events()[6]
+    assert not wrong["matched"]
+    assert "prior-only" in wrong["alignment_reason"]
+    assert error_px([event for event in watched.events() if event is not wrong]) < 0.1
+
+
+def test_resin_is_placed_by_the_stage_and_accused_of_nothing(start: Start, watched: Watched) -> None:
+    run = start(watched.mosaic)
+    for number, (row, column) in enumerate(grid()):
+        blank = expose(resin((SIZE, SIZE)), seed=number)
+        run.tiles(
+            [blank if column > 1 else cut(row, column)], [nominal_um(row, column)], row=row, column=column
+        )
+    run.stop()
+    assert watched.faults == []
+    states = {(event["tile_row"], event["tile_column"]): event["matched"] for event in watched.events()}
+    assert {place for place, matched in states.items() if matched} == {
+        (row, column) for row in range(ROWS) for column in range(2)
+    }
+    assert watched.starts()[0]["complete"] is True
+
+
+def test_faults_of_overlaps_reach_the_verdicts(start: Start) -> None:
+    qc = TileQC()
+    run = start(qc)
+    acquire(run, grid())
+    fault = TileFault("unmatched", 1.0, 0.9, "transient", {"neighbours": 3.0})
+    qc.report(run.uid, 5, (fault,))
+    qc.report("another run", 6, (fault,))
+    qc.flush()
+    newest = {verdict.tile_index: verdict for verdict in qc.take()}
+    assert {index for index, verdict in newest.items() if verdict.faults} == {5}
+    assert [one.kind for one in newest[5].faults] == ["unmatched"]
+    qc.report(run.uid, 7, (fault,))  # after its verdict
+    assert [(verdict.tile_index, verdict.qc_state) for verdict in qc.take()] == [(7, "fail")]
+
+
+def test_regions_have_a_mosaic_each(start: Start, watched: Watched) -> None:
+    run = start(watched.mosaic, montage_rois=["left", "right"])
+    acquire(run, [(0, 0), (0, 1)], roi=0.0)
+    acquire(run, [(1, 0), (1, 1)], roi=1.0)
+    run.stop()
+    assert [(first["roi"], first["roi_name"]) for first in watched.starts()] == [(0, "left"), (1, "right")]
+    assert [path.name for path in watched.mosaic.paths] == ["region-0.ome.zarr", "region-1.ome.zarr"]
+    assert [event["tile_roi"] for event in watched.events()] == [0, 0, 1, 1]
+
+
+def test_a_resumed_montage_is_one_mosaic(start: Start, tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal")
+    before = start(journal)
+    acquire(before, grid()[:7])
+    before.stop("abort")
+    watched = Watched(tmp_path, journal_dir=tmp_path / "journal")
+    run = start(watched.mosaic, resumes=[before.uid])
+    acquire(run, grid()[7:])
+    run.stop()
+    (first,) = watched.starts()
+    assert first["input_uids"] == [run.uid, before.uid]
+    assert {event["tile_run"] for event in watched.events()} == {run.uid, before.uid}
+    assert len(watched.events()) == ROWS * COLUMNS
+    assert error_px(watched.events()) < 0.1
+    assert watched.mosaic.problems == ()
+
+
+def test_a_frame_that_cannot_be_read_is_named_and_the_rest_is_stitched(
+    start: Start, watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from devices.errors import MontangoError
+    from processing.callbacks._tiles import TileSource
+
+    read = TileSource.frame
+
+    def damaged(source: TileSource, index: int) -> Any:
+        if index == 3:
+            raise MontangoError("frame 3 is damaged")
+        return read(source, index)
+
+    monkeypatch.setattr(TileSource, "frame", damaged)
+    run = start(watched.mosaic)
+    acquire(run, grid())
+    run.stop()
+    (first,) = watched.starts()
+    assert first["complete"] is False
+    assert "frame 3 is damaged" in first["problems"][0]
+    assert len(watched.events()) == ROWS * COLUMNS - 1
+    assert error_px(watched.events()) < 0.1
+
+
+def test_the_disk_is_left_to_the_frames(
+    start: Start, watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = shutil.disk_usage(watched.mosaic.directory.parent)
+    short = whole._replace(free=SIZE * SIZE * 2 * (ROWS * COLUMNS - 1) - 1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: short)
+    run = start(watched.mosaic)
+    acquire(run, grid())
+    run.stop()
+    assert watched.emitted == []
+    assert "are free on the disk" in watched.mosaic.problems[0]
+
+
+def test_behind_its_queue_it_ends_with_the_last_document(start: Start, watched: Watched) -> None:
+    queued = watched.mosaic.queued()
+    try:
+        run = start(queued)
+        acquire(run, grid())
+        run.stop()
+        assert queued.drain(60)
+        assert queued.errors == 0
+    finally:
+        assert queued.close(10)
+    assert len(watched.events()) == ROWS * COLUMNS
+
+
+def test_runs_without_tiles_or_view_leave_nothing(start: Start, watched: Watched, tmp_path: Path) -> None:
+    start(watched.mosaic).stop()
+    run = MontageRun(tmp_path, (SIZE, SIZE), watched.mosaic)
+    run.tiles([cut(0, 0)])
+    run.stop()
+    assert watched.emitted == []
+    assert not watched.mosaic.directory.exists()
+
+
+def test_where_nothing_matches_no_tile_is_accused(start: Start, watched: Watched) -> None:
+    run = start(watched.mosaic)
+    for number, (row, column) in enumerate(grid()):
+        # each shows another specimen, but for three in a row: the stage's calibration is far off
+        frame = (
+            cut(row, column) if number < 3 else expose(tissue((SIZE, SIZE), seed=50 + number), seed=number)
+        )
+        run.tiles([frame], [nominal_um(row, column)], row=row, column=column)
+    run.stop()
+    assert sum(event["matched"] for event in watched.events()) == 3
+    assert watched.faults == []
