@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import tango
 from bluesky.protocols import Reading
-from ophyd_async.core import DEFAULT_TIMEOUT, Command, LazyMock, SignalR
+from ophyd_async.core import DEFAULT_TIMEOUT, Command, LazyMock, SignalR, SignalRW
 from ophyd_async.core import StandardReadableFormat as Format
 from ophyd_async.tango.core import DevStateEnum, TangoDevice
 
@@ -16,6 +16,7 @@ from devices._tango.arguments import encode
 from devices._tango.counters import OperationState, wait_operation
 from devices._tango.errors import from_devfailed
 from devices._tango.subscriptions import kept_subscribed
+from devices._tango.write import writing
 from devices.errors import OperationTimeout
 
 __all__ = ["Format", "InstrumentDevice"]
@@ -54,8 +55,10 @@ class InstrumentDevice(TangoDevice):
         signals = {name: child for name, child in self.children() if isinstance(child, SignalR)}
         async with kept_subscribed(self.get_trl(), signals):
             await super().connect(mock=mock, timeout=timeout, force_reconnect=force_reconnect)
-            for signal in signals.values():
+            for name, signal in signals.items():
                 signal.subscribe_reading(_keep)
+                if isinstance(signal, SignalRW):
+                    self._plain_writes(name, signal)
             await asyncio.gather(*(signal.get_value(cached=True) for signal in signals.values()))
 
     async def disconnect(self) -> None:
@@ -132,6 +135,17 @@ class InstrumentDevice(TangoDevice):
             read_state=self._operation_state,
             timeout_s=timeout_s,
         )
+
+    def _plain_writes(self, name: str, signal: SignalRW[Any]) -> None:
+        """Let a signal's ``set`` fail with a `MontangoError`; ophyd-async has no place for that."""
+        backend: Any = signal._connector.backend
+        put = type(backend).put
+
+        async def write(value: Any) -> None:
+            with writing(self.trl, name):
+                await put(backend, value)
+
+        backend.put = write
 
     @property
     def trl(self) -> str:
