@@ -14,26 +14,40 @@ import os
 import socket
 import struct
 import threading
+import time
 from typing import Final
 
 _HEADER: Final = struct.Struct(">HHHHII")
 _CONFIRM: Final = 17
 _DEFAULT_PORT: Final = 5065
+_AGAIN_S: Final = 1.0
 
 
 def confirm_clients() -> None:
     """Confirm registrations in a thread, on the port that EPICS_CA_REPEATER_PORT names.
 
-    Does nothing where a repeater has the port already.
+    While another has the port, as the laboratory that was started first, the thread waits for its end.
     """
     port = int(os.environ.get("EPICS_CA_REPEATER_PORT", _DEFAULT_PORT))
+    server = _bound(port)
+    threading.Thread(target=_run, args=(port, server), name="CA repeater", daemon=True).start()
+
+
+def _bound(port: int) -> socket.socket | None:
     server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     try:
         server.bind(("127.0.0.1", port))
     except OSError:
         server.close()
-        return
-    threading.Thread(target=_serve, args=(server,), name="CA repeater", daemon=True).start()
+        return None
+    return server
+
+
+def _run(port: int, server: socket.socket | None) -> None:
+    while server is None:
+        time.sleep(_AGAIN_S)
+        server = _bound(port)
+    _serve(server)
 
 
 def _serve(server: socket.socket) -> None:

@@ -6,13 +6,16 @@ import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
 from devices.facility.signals import FACILITY_SIGNALS, FAULT_CHOICES, FacilitySignal
+from sim.ca_repeater import confirm_clients
 from sim.facility_ioc import Wander
 
 PREFIX = "TEST:FAC:"
@@ -100,6 +103,23 @@ def test_signals_limits_faults_and_the_end(ioc: subprocess.Popen[str], environme
     assert 3.6 < wandering < 5.0
     ioc.send_signal(signal.SIGTERM)
     assert ioc.wait(60.0) == 0
+
+
+def test_the_next_takes_the_repeater_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as first:
+        first.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("EPICS_CA_REPEATER_PORT", str(first.getsockname()[1]))
+        confirm_clients()
+        address = first.getsockname()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.settimeout(0.2)
+        client.connect(address)
+        for _ in range(300):
+            with suppress(OSError):
+                client.send(struct.pack(">HHHHII", 24, 0, 0, 0, 0, 0))
+                assert struct.unpack(">H", client.recv(16)[:2]) == (17,)
+                return
+    pytest.fail("nobody confirmed a client after the first repeater had ended")
 
 
 @pytest.mark.parametrize("item", FACILITY_SIGNALS, ids=lambda item: item.pv)
