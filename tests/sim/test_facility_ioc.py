@@ -9,6 +9,7 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -114,7 +115,8 @@ def test_the_next_takes_the_repeater_over(monkeypatch: pytest.MonkeyPatch) -> No
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.settimeout(0.2)
         client.connect(address)
-        for _ in range(300):
+        for _ in range(600):
+            time.sleep(0.05)
             with suppress(OSError):
                 client.send(struct.pack(">HHHHII", 24, 0, 0, 0, 0, 0))
                 assert struct.unpack(">H", client.recv(16)[:2]) == (17,)
