@@ -17,7 +17,7 @@ from devices.column.device import Column
 from devices.errors import ConfigurationError, LimitError
 from devices.stage.device import Stage
 from plans.calibrations import CalibrationStore
-from plans.preprocessors import plain_errors, tolerate
+from plans.preprocessors import plain_errors, tolerate, with_baseline
 from plans.specs.focus import POINTS_NEEDED, FocusSpec
 from plans.specs.focus_map import FocusMap
 from plans.stubs.ask import ask
@@ -267,7 +267,7 @@ def _run(
             used = calibrations.newest("stage_camera", magnification=magnification, camera=setup.camera)
             metadata["calibration_uids"] = [used.uid] if used else []
         devices = [column, stage, camera.exposure_time_s, camera.binning]
-        recorded = bpp.baseline_wrapper(bpp.run_wrapper(measured(), md=metadata), devices)
+        recorded = with_baseline(bpp.run_wrapper(measured(), md=metadata), devices)
         yield from bpp.finalize_wrapper(recorded, safe)
 
     yield from plain_errors(unbroken(checked()))

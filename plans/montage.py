@@ -23,7 +23,7 @@ from plans.beam_guard import BeamGuard
 from plans.calibrations import CalibrationStore
 from plans.checks import check_montage_id
 from plans.control import Control, LocalControl
-from plans.preprocessors import cause_of, plain_errors, tolerate
+from plans.preprocessors import cause_of, plain_errors, tolerate, with_baseline
 from plans.record import MontageRecord
 from plans.specs.focus import FocusSchedule
 from plans.specs.montage import MontageSpec
@@ -215,7 +215,7 @@ class _Run:
         camera = self.camera
         settings = (camera.exposure_time_s, camera.binning, camera.temperature_degc)
         devices = [self.column, self.stage, *settings, *self.baseline]
-        yield from bpp.baseline_wrapper(self._run(state, ready, metadata), devices)
+        yield from with_baseline(self._run(state, ready, metadata), devices)
 
     def _run(
         self, state: Acquisition, ready: Prepared, metadata: dict[str, Any]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import Any, TypeVar
 
+import bluesky.plan_stubs as bps
+import bluesky.preprocessors as bpp
+from bluesky.protocols import HasName
 from bluesky.utils import FailedStatus, Msg
 
 from devices.errors import MontangoError
@@ -48,3 +51,28 @@ def tolerate(plan: Generator[Msg, Any, Any], what: str) -> Generator[Msg, Any, N
         yield from plan
     except (FailedStatus, MontangoError) as failure:
         logger.warning("%s failed: %s", what, cause_of(failure))
+
+
+def with_baseline(plan: Generator[Msg, Any, T], devices: Sequence[HasName]) -> Generator[Msg, Any, T]:
+    """Read devices into stream ``baseline`` when the run of a plan begins, and again before it ends.
+
+    The run ends as it would even if a device is lost by then: what was acquired does not depend on it.
+    """
+
+    def read() -> Generator[Msg, Any, None]:
+        yield from bps.trigger_and_read(devices, name="baseline")
+
+    def first() -> Generator[Msg, Any, None]:
+        yield from bps.declare_stream(*devices, name="baseline")
+        yield from read()
+
+    def last(close: Msg) -> Generator[Msg, Any, Any]:
+        yield from tolerate(read(), "the closing baseline")
+        return (yield close)
+
+    def around(message: Msg) -> tuple[Generator[Msg, Any, Any] | None, Generator[Msg, Any, None] | None]:
+        if message.command == "open_run":
+            return None, first()
+        return (last(message), None) if message.command == "close_run" else (None, None)
+
+    return (yield from bpp.plan_mutator(plan, around))  # type: ignore[no-any-return]

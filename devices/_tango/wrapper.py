@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from typing import Any, ClassVar
+import functools
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, ClassVar, TypeVar
 
 import tango
 from bluesky.protocols import Reading
-from ophyd_async.core import DEFAULT_TIMEOUT, Command, LazyMock, SignalR, SignalRW
+from ophyd_async.core import DEFAULT_TIMEOUT, Command, LazyMock, SignalR
 from ophyd_async.core import StandardReadableFormat as Format
 from ophyd_async.tango.core import DevStateEnum, TangoDevice
 
@@ -16,10 +17,12 @@ from devices._tango.arguments import encode
 from devices._tango.counters import OperationState, wait_operation
 from devices._tango.errors import from_devfailed
 from devices._tango.subscriptions import kept_subscribed
-from devices._tango.write import writing
+from devices._tango.write import plainly
 from devices.errors import OperationTimeout
 
 __all__ = ["Format", "InstrumentDevice"]
+
+T = TypeVar("T")
 
 
 def _keep(_: Mapping[str, Reading[Any]]) -> None:
@@ -57,8 +60,7 @@ class InstrumentDevice(TangoDevice):
             await super().connect(mock=mock, timeout=timeout, force_reconnect=force_reconnect)
             for name, signal in signals.items():
                 signal.subscribe_reading(_keep)
-                if isinstance(signal, SignalRW):
-                    self._plain_writes(name, signal)
+                self._plain_errors(name, signal)
             await asyncio.gather(*(signal.get_value(cached=True) for signal in signals.values()))
 
     async def disconnect(self) -> None:
@@ -136,16 +138,20 @@ class InstrumentDevice(TangoDevice):
             timeout_s=timeout_s,
         )
 
-    def _plain_writes(self, name: str, signal: SignalRW[Any]) -> None:
-        """Let a signal's ``set`` fail with a `MontangoError`; ophyd-async has no place for that."""
+    def _plain_errors(self, name: str, signal: SignalR[Any]) -> None:
+        """Let reading and setting a signal fail with a `MontangoError`; ophyd-async has no place for that."""
         backend: Any = signal._connector.backend
-        put = type(backend).put
 
-        async def write(value: Any) -> None:
-            with writing(self.trl, name):
-                await put(backend, value)
+        def plain(method: Callable[..., Awaitable[T]]) -> Callable[..., Awaitable[T]]:
+            @functools.wraps(method)
+            async def call(*args: Any) -> T:
+                with plainly(self.trl, name):
+                    return await method(backend, *args)
 
-        backend.put = write
+            return call
+
+        for method in ("get_reading", "get_value", "put"):
+            setattr(backend, method, plain(getattr(type(backend), method)))
 
     @property
     def trl(self) -> str:

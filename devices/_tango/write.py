@@ -18,15 +18,15 @@ def write_attribute(proxy: Any, device: str, name: str, value: Any) -> None:
     Raises
     ------
     MontangoError
-        As for `writing`.
+        As for `plainly`.
     """
-    with writing(device, name):
+    with plainly(device, name):
         proxy.write_attribute(name, value)
 
 
 @contextmanager
-def writing(device: str, name: str) -> Iterator[None]:
-    """Give what PyTango and ophyd-async raise while an attribute is written in the words of Montango.
+def plainly(device: str, name: str) -> Iterator[None]:
+    """Give what PyTango and ophyd-async raise while an attribute is read or written in the words of Montango.
 
     Raises
     ------

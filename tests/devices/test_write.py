@@ -3,7 +3,7 @@
 import pytest
 import tango
 
-from devices._tango.write import writing
+from devices._tango.write import plainly
 from devices.errors import DeviceLost, LimitError
 
 DEVICE = "montango/column/1"
@@ -16,7 +16,7 @@ def failure(reason: str) -> tango.DevFailed:
 
 
 def raised(error: Exception) -> None:
-    with writing(DEVICE, "beam_blanked"):
+    with plainly(DEVICE, "beam_blanked"):
         raise error
 
 
