@@ -1,11 +1,10 @@
 """What plans are wrapped in."""
 
-from collections.abc import Callable
 from typing import Any
 
 import bluesky.plan_stubs as bps
 import pytest
-from bluesky import RunEngine
+from bluesky.run_engine import RunEngine
 
 from devices.errors import DeviceLost
 from plans.preprocessors import with_baseline
@@ -33,33 +32,28 @@ class Instrument:
         return {}
 
 
-@pytest.fixture
-def acquired() -> Callable[[Instrument, bool], list[tuple[str, dict[str, Any]]]]:
-    def run(device: Instrument, lost: bool) -> list[tuple[str, dict[str, Any]]]:
-        def plan():
-            yield from bps.open_run()
-            device.lost = lost
-            yield from bps.close_run()
+def acquired(engine: RunEngine, device: Instrument, lost: bool) -> list[tuple[str, dict[str, Any]]]:
+    def plan():
+        yield from bps.open_run()
+        device.lost = lost
+        yield from bps.close_run()
 
-        documents: list[tuple[str, dict[str, Any]]] = []
-        engine = RunEngine(context_managers=[])
-        engine(with_baseline(plan(), [device]), lambda name, document: documents.append((name, document)))
-        return documents
-
-    return run
+    documents: list[tuple[str, dict[str, Any]]] = []
+    engine(with_baseline(plan(), [device]), lambda name, document: documents.append((name, document)))
+    return documents
 
 
 @pytest.mark.parametrize(("lost", "events"), [(False, 2), (True, 1)])
-def test_a_run_ends_well_even_if_an_instrument_is_lost_at_its_end(acquired, lost, events):
-    documents = acquired(Instrument(), lost)
+def test_a_run_ends_well_even_if_an_instrument_is_lost_at_its_end(engine, lost, events):
+    documents = acquired(engine, Instrument(), lost)
     assert [name for name, _ in documents].count("event") == events
     assert documents[-1][0] == "stop"
     assert documents[-1][1]["exit_status"] == "success"
     assert documents[-1][1]["num_events"] == {"baseline": events}
 
 
-def test_a_run_does_not_begin_without_its_instruments(acquired):
+def test_a_run_does_not_begin_without_its_instruments(engine):
     device = Instrument()
     device.lost = True
     with pytest.raises(DeviceLost):
-        acquired(device, False)
+        acquired(engine, device, False)
