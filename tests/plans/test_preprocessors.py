@@ -1,10 +1,14 @@
 """What plans are wrapped in."""
 
+from __future__ import annotations
+
+from collections.abc import Generator
 from typing import Any
 
 import bluesky.plan_stubs as bps
 import pytest
 from bluesky.run_engine import RunEngine
+from bluesky.utils import Msg
 
 from devices.errors import DeviceLost
 from plans.preprocessors import with_baseline
@@ -33,7 +37,7 @@ class Instrument:
 
 
 def acquired(engine: RunEngine, device: Instrument, lost: bool) -> list[tuple[str, dict[str, Any]]]:
-    def plan():
+    def plan() -> Generator[Msg, Any, None]:
         yield from bps.open_run()
         device.lost = lost
         yield from bps.close_run()
@@ -44,7 +48,9 @@ def acquired(engine: RunEngine, device: Instrument, lost: bool) -> list[tuple[st
 
 
 @pytest.mark.parametrize(("lost", "events"), [(False, 2), (True, 1)])
-def test_a_run_ends_well_even_if_an_instrument_is_lost_at_its_end(engine, lost, events):
+def test_a_run_ends_well_even_if_an_instrument_is_lost_at_its_end(
+    engine: RunEngine, lost: bool, events: int
+) -> None:
     documents = acquired(engine, Instrument(), lost)
     assert [name for name, _ in documents].count("event") == events
     assert documents[-1][0] == "stop"
@@ -52,7 +58,7 @@ def test_a_run_ends_well_even_if_an_instrument_is_lost_at_its_end(engine, lost, 
     assert documents[-1][1]["num_events"] == {"baseline": events}
 
 
-def test_a_run_does_not_begin_without_its_instruments(engine):
+def test_a_run_does_not_begin_without_its_instruments(engine: RunEngine) -> None:
     device = Instrument()
     device.lost = True
     with pytest.raises(DeviceLost):
