@@ -3,12 +3,14 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Each worker starts laboratories of its own: about 2 GB and one core.
+WORKERS ?= 2
 
 .PHONY: help setup demo test lint types contracts wheel lock clean
 
 help:
 	@echo "make demo       acquire a montage on a simulated microscope"
-	@echo "make test       run the tests"
+	@echo "make test       run the tests, in WORKERS=2 processes"
 	@echo "make lint       ruff; make types: mypy; make contracts: import-linter"
 	@echo "make wheel      build the wheel, install it by itself and see that it is whole"
 	@echo "make lock       renew requirements.lock after a change of pyproject.toml"
@@ -30,7 +32,7 @@ demo: setup
 	$(BIN)/montango demo
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 lint: setup
 	$(BIN)/ruff check .

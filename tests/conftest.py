@@ -31,6 +31,18 @@ ConfigFactory = Callable[..., MontangoConfig]
 LabFactory = Callable[..., Lab]
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Begin with the long modules where several workers share the tests: so they end together."""
+    if not hasattr(config, "workerinput"):
+        return
+    weight: dict[Path, int] = {}
+    for item in items:
+        markers = {marker.name for marker in item.iter_markers()}
+        here = 2 * ("system" in markers) + ("slow" in markers)
+        weight[item.path] = max(here, weight.get(item.path, 0))
+    items.sort(key=lambda item: -weight[item.path])
+
+
 def _merge(base: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in changes.items():
@@ -94,11 +106,22 @@ def make_lab(make_config: ConfigFactory, tmp_path: Path) -> Iterator[LabFactory]
 @pytest.fixture(scope="session")
 def test_data() -> Path:
     """Return the folder of recorded data, or skip the test."""
-    default = Path(__file__).parents[2] / "shared" / "data"
-    folder = Path(os.environ.get(DATA_VARIABLE) or default)
+    folder = _data_folder()
     if not folder.is_dir():
         pytest.skip(f"there is no test data at {folder}; set {DATA_VARIABLE} to its folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def micrograph() -> Path | None:
+    """Return a recorded micrograph, or None where there is no recorded data: for tests that need none."""
+    folder = _data_folder()
+    return folder / "specimen" / "mussel2_mosaic_u8.jpg" if folder.is_dir() else None
+
+
+def _data_folder() -> Path:
+    default = Path(__file__).parents[2] / "shared" / "data"
+    return Path(os.environ.get(DATA_VARIABLE) or default)
 
 
 @pytest.fixture(scope="session")

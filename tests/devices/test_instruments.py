@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
-import signal
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 import bluesky.plan_stubs as bps
@@ -19,14 +17,14 @@ from bluesky.utils import FailedStatus, Msg
 from ophyd_async.core import SignalR
 
 from devices.column.settings import SETTINGS
-from devices.errors import Aborted, DeviceLost, LimitError, MontangoError
+from devices.errors import LimitError
 from devices.sequencer.driver import MoveOptions, Table, TileRequest, pack, unpack
 from devices.stage.moves import MoveRequest
 from devices.tiles import SEQUENCER_COLUMNS, TILE_COLUMNS
 from montango.lab import Lab
+from tests.devices.instruments_bench import proxy, refused
 
 if TYPE_CHECKING:
-    from montango.config import MontangoConfig
     from profiles.simulated.devices import Devices
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
@@ -48,13 +46,6 @@ SUFFIX_UNITS = {
 }
 
 
-def refused(engine: RunEngine, plan: Any) -> BaseException:
-    """Run a plan that must fail and return the instrument's own error."""
-    with pytest.raises((FailedStatus, MontangoError)) as caught:
-        engine(plan)
-    return caught.value.__cause__ or caught.value
-
-
 def signals(devices: Devices) -> list[tuple[str, str, SignalR[Any]]]:
     """Return device name, attribute and signal of every signal of the Tango devices."""
     return [
@@ -64,13 +55,6 @@ def signals(devices: Devices) -> list[tuple[str, str, SignalR[Any]]]:
         for attribute, child in device.children()
         if isinstance(child, SignalR) and attribute not in ("State", "events_to_kickoff")
     ]
-
-
-def proxy(lab: Lab, name: str) -> Any:
-    """Return a plain Tango client of an instrument."""
-    info = lab.info()
-    instrument = {"montage_control": "control"}.get(name, name)
-    return tango.DeviceProxy(f"tango://{info.tango_host}/{info.devices[instrument]}")
 
 
 def one_tile(**options: float) -> Any:
@@ -262,120 +246,6 @@ def test_facility_signals_are_read_in_the_same_engine(engine: RunEngine, devices
     assert 15 < data["facility_hall_temperature_degc"] < 30
     assert data["facility_water_flow_l_min"] > 0
     assert "column-defocus_um" in data
-
-
-@pytest.fixture(scope="module")
-def slow_lab(
-    make_config: Callable[..., MontangoConfig], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Lab]:
-    """Return a laboratory with real timing, whose servers a test may kill."""
-    config = make_config(64, catalog=False, simulation={"timing": "real"}, facility={"ioc": None})
-    own = Lab(config, tmp_path_factory.mktemp("slow") / "lab")
-    own.up()
-    yield own
-    own.down()
-
-
-@pytest.fixture
-def slow(slow_lab: Lab, engine: RunEngine) -> Iterator[tuple[Lab, Devices]]:
-    """Return the laboratory with real timing, with every server up, and its devices."""
-    from profiles.simulated.devices import make_devices
-
-    own = slow_lab
-    own.up(wait=True)  # it is up: waits for a server that the test before has killed
-    devices = make_devices(own.info())
-    yield own, devices
-    devices.disconnect()
-
-
-def test_nothing_is_said_of_events_that_come_while_devices_connect(
-    slow_lab: Lab, engine: RunEngine, capfd: pytest.CaptureFixture[str]
-) -> None:
-    from profiles.simulated.devices import make_instruments
-
-    slow_lab.up(wait=True)
-    stage = proxy(slow_lab, "stage")
-    said = ""
-    for x_um in (900.0, -900.0, 900.0):  # cppTango speaks to the terminal of events it has no entry for
-        stage.MoveTo([x_um, x_um])
-        capfd.readouterr()
-        instruments = make_instruments(slow_lab.info(), 60.0)
-        said += capfd.readouterr().err
-        for one in instruments:
-            if one is not None:
-                call_in_bluesky_event_loop(one.disconnect())
-        stage.Stop()
-    assert "event callback map" not in said
-
-
-def test_stop_and_restart_on_real_timing(engine: RunEngine, slow: tuple[Lab, Devices]) -> None:
-    own, devices = slow
-    stage = proxy(own, "stage")
-
-    def stopped_move() -> Any:
-        status = yield from bps.abs_set(devices.stage, (900.0, 900.0))
-        yield from bps.sleep(0.2)
-        yield from bps.stop(devices.stage)
-        yield from bps.wait_for([lambda: _outcome(status)])
-
-    outcome: list[BaseException | None] = []
-
-    async def _outcome(status: Any) -> None:
-        try:
-            await status
-        except MontangoError as error:
-            outcome.append(error)
-
-    with pytest.raises(FailedStatus):
-        engine(stopped_move())
-    assert any(isinstance(error, Aborted) for error in outcome) or not outcome
-    halted = list(stage.position)
-    assert abs(halted[0]) < 890
-    with pytest.raises(tango.DevFailed, match="outside"):
-        stage.MoveTo([1e5, 0.0])
-
-    own.restart("stage")
-    again = proxy(own, "stage")
-    assert list(again.position)[:2] == pytest.approx(halted[:2], abs=0.2)
-    engine(bps.mv(devices.stage, (1.0, 1.0)))
-    position, _ = call_in_bluesky_event_loop(devices.stage.position_now())
-    assert position[:2] == pytest.approx((1.0, 1.0), abs=0.5)
-
-
-def test_abort_of_the_sequencer_leaves_beam_blanked_and_stage_still(
-    engine: RunEngine, slow: tuple[Lab, Devices]
-) -> None:
-    own, _ = slow
-    camera, sequencer, column = (proxy(own, name) for name in ("camera", "sequencer", "column"))
-    camera.OpenFile(str(own.state.root / "data" / "aborted.h5"))
-    tiles = [TileRequest(k, 0, 0, k, 0, 8.0 * k, 0.0, 0.05) for k in range(20)]
-    table = sequencer.QueueTable(pack(tiles))
-    while sequencer.tiles_done < 2:
-        pass
-    assert not column.beam_blanked
-    sequencer.Abort()
-    while sequencer.state() == tango.DevState.RUNNING:
-        pass
-    assert column.beam_blanked
-    assert sequencer.failed_id == table
-    assert sequencer.last_error.startswith("Aborted")
-    assert proxy(own, "stage").stage_state == "READY"
-    # and a table queued afterwards runs
-    again = sequencer.QueueTable(pack(tiles[:2]))
-    while sequencer.tables_done < again:
-        assert sequencer.failed_id < again, sequencer.last_error
-    camera.CloseFile()
-
-
-def test_lost_server_is_named_with_what_to_do(engine: RunEngine, slow: tuple[Lab, Devices]) -> None:
-    own, devices = slow
-    pid = next(one.pid for one in own.status().processes if one.name == "stage")
-    assert pid is not None
-    os.kill(pid, signal.SIGKILL)
-    error = refused(engine, bps.mv(devices.stage, (2.0, 2.0)))
-    assert isinstance(error, DeviceLost)
-    assert "em/stage/1" in str(error)
-    assert "montango logs stage" in str(error)
 
 
 def test_a_table_queued_while_the_beam_is_being_blanked_is_exposed_with_beam(

@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
@@ -16,8 +18,13 @@ import psutil
 import pytest
 from PIL import Image
 
+from montango.config import dump_config
+from montango.demo import DemoOptions, plan_demo
 from montango.lab import Lab
 from processing.mosaic.pyramid import PyramidStore
+
+if TYPE_CHECKING:
+    from tests.conftest import ConfigFactory
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 
@@ -64,10 +71,11 @@ def demonstrated(state: Path, *options: str) -> str:
     return done.stdout
 
 
-def test_demo_acquires_again_the_tile_that_it_spoiled(state: Path) -> None:
-    report = demonstrated(state, "--rows", "4", "--columns", "4", "--pixels", "512")
+def test_demo_acquires_again_the_tile_that_it_spoiled(state: Path, micrograph: Path | None) -> None:
+    specimen = [] if micrograph is None else ["--specimen", str(micrograph)]
+    report = demonstrated(state, *specimen, "--rows", "4", "--columns", "4", "--pixels", "512")
     assert reported(report, "tiles").startswith("16 in 17 frames")
-    assert "attempt 1: blurred" in reported(report, "again")
+    assert "row 3 column 2, attempt 1: blurred" in reported(report, "again")
     with h5py.File(reported(report, "file"), "r", libver="latest", swmr=True) as file:
         assert file["/entry/data"].shape == (17, 512, 512)
     overview = np.asarray(Image.open(reported(report, "overview")))
@@ -78,11 +86,14 @@ def test_demo_acquires_again_the_tile_that_it_spoiled(state: Path) -> None:
         assert mosaic.metadata["tiles_matched"] == 16
 
 
-@pytest.mark.slow
-def test_demo_on_a_real_micrograph(state: Path, test_data: Path) -> None:
-    report = demonstrated(state, "--specimen", str(test_data / "specimen" / "mussel2_mosaic_u8.jpg"))
-    assert reported(report, "tiles").startswith("25 in 26 frames")
-    assert "row 2 column 3, attempt 1: blurred" in reported(report, "again")
+def test_a_micrograph_chooses_the_grid_that_covers_it(tmp_path: Path) -> None:
+    path = tmp_path / "micrograph.png"
+    Image.new("L", (5200, 3000), 128).save(path)
+    spec, config = plan_demo(DemoOptions(tmp_path, specimen=path))
+    assert (spec.rows, spec.columns) == (3, 5)
+    assert config.simulation is not None
+    assert (config.simulation.specimen.kind, config.simulation.specimen.file) == ("image", path)
+    assert (config.simulation.camera.width_px, config.simulation.camera.height_px) == (1024, 1024)
 
 
 @pytest.mark.slow
@@ -118,32 +129,48 @@ def test_wrong_demo_says_so_and_starts_nothing(
     assert not belonging_to(state)
 
 
-@pytest.mark.parametrize("moment", ["tangodb is ready", "acquiring"])
-def test_interrupted_demo_leaves_no_process(tmp_path: Path, moment: str) -> None:
-    state = tmp_path / "demo"
-    command = [sys.executable, "-m", "montango", "--state", str(state), "demo", "--pixels", "256"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as demo:
-        assert demo.stdout is not None
-        for line in demo.stdout:
+@pytest.fixture
+def demo(make_config: ConfigFactory, tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
+    """Return a function that starts a demonstration in real time, and reads until it prints a word."""
+
+    def start(state: Path, moment: str, *, catalog: bool) -> subprocess.Popen[str]:
+        config = tmp_path / "lab.yaml"
+        config.write_text(dump_config(make_config(256, catalog, simulation={"timing": "real"})))
+        options = ["--config", str(config), "--state", str(state), "demo", "--pixels", "256"]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "montango", *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert process.stdout is not None
+        for line in process.stdout:
             if moment in line:
                 break
-        demo.send_signal(signal.SIGINT)
-        rest = demo.stdout.read()
-        assert demo.wait(120) == 130
+        return process
+
+    return start
+
+
+@pytest.mark.parametrize(("moment", "catalog"), [("tangodb is ready", False), ("acquiring", True)])
+def test_interrupted_demo_leaves_no_process(
+    demo: Callable[..., subprocess.Popen[str]], tmp_path: Path, moment: str, catalog: bool
+) -> None:
+    state = tmp_path / "demo"
+    with demo(state, moment, catalog=catalog) as process:
+        assert process.stdout is not None
+        process.send_signal(signal.SIGINT)
+        rest = process.stdout.read()
+        assert process.wait(120) == 130
     assert "everything is stopped" not in rest  # the montage did not run to its end first
     assert not belonging_to(state)
 
 
-def test_killed_demo_leaves_no_process(tmp_path: Path) -> None:
+def test_killed_demo_leaves_no_process(demo: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
     state = tmp_path / "demo"
-    command = [sys.executable, "-m", "montango", "--state", str(state), "demo", "--pixels", "256"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as demo:
-        assert demo.stdout is not None
-        for line in demo.stdout:
-            if "acquiring" in line:
-                break
-        os.kill(demo.pid, signal.SIGKILL)
-        demo.wait(120)
+    with demo(state, "acquiring", catalog=False) as process:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait(120)
     deadline = time.monotonic() + 120
     while belonging_to(state):
         assert time.monotonic() < deadline, belonging_to(state)

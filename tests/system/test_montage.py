@@ -64,10 +64,10 @@ def connected(make_lab: Callable[..., Lab], engine: RunEngine) -> Iterator[Calla
 def large(
     make_config: Callable[..., MontangoConfig], tmp_path_factory: pytest.TempPathFactory, engine: RunEngine
 ) -> Iterator[tuple[Lab, Devices]]:
-    """Return a laboratory with frames of 2048 px and a catalog, and its devices."""
+    """Return a laboratory with frames of 1024 px and a catalog, and its devices."""
     from profiles.simulated.devices import make_devices
 
-    own = Lab(make_config(2048), tmp_path_factory.mktemp("large") / "lab")
+    own = Lab(make_config(1024), tmp_path_factory.mktemp("large") / "lab")
     own.up()
     devices = make_devices(own.info())
     yield own, devices
@@ -227,7 +227,7 @@ def test_spoiled_tile_is_acquired_again_and_the_montage_reads_as_one(
 
     with catalog_of(own) as client:
         (run,) = client.search(Key("sample") == "spoiled").search(Key("purpose") == "montage").values()
-        assert run["tiles"]["image"].shape == (17, 1, 2048, 2048)
+        assert run["tiles"]["image"].shape == (17, 1, 1024, 1024)
         table = run["qc"].read()
         results = {
             one.metadata["start"]["recipe"]: one
@@ -341,7 +341,7 @@ def test_hundred_tiles_identical_in_file_and_catalog_and_where_the_world_says(
 
 
 @pytest.mark.slow
-def test_four_thousand_tiles_on_a_loaded_machine(
+def test_two_thousand_tiles_on_a_loaded_machine(
     make_lab: Callable[..., Lab], connected: Callable[[Lab], Devices], engine: RunEngine
 ) -> None:
     own = make_lab(frame_px=64, facility={"ioc": None})
@@ -349,13 +349,13 @@ def test_four_thousand_tiles_on_a_loaded_machine(
     devices = connected(own)
     burners = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
     try:
-        spec = MontageSpec(rows=50, columns=80, overlap=0.1, settle_s=0, exposure_time_s=0.001)
+        spec = MontageSpec(rows=40, columns=50, overlap=0.1, settle_s=0, exposure_time_s=0.001)
         documents = acquire(engine, devices, spec)
     finally:
         for burner in burners:
             burner.kill()
             burner.wait()
     with opened(frames_file(documents)) as file:
-        assert file["/entry/tiles/raster_index"][:].tolist() == list(range(4000))
-        assert len(file["/entry/data"]) == 4000
-    assert documents[-1][1]["num_events"]["tiles"] == 4000
+        assert file["/entry/tiles/raster_index"][:].tolist() == list(range(2000))
+        assert len(file["/entry/data"]) == 2000
+    assert documents[-1][1]["num_events"]["tiles"] == 2000
