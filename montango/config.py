@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from functools import partial
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
@@ -256,6 +256,13 @@ class ProcessingSection(Section):
 
     live_mosaic: bool = Field(
         default=True, description="stitch each montage into an OME-Zarr while it runs; false: offline only"
+    )
+    live_mosaic_blending: Literal["flat", "feather"] = Field(
+        default="flat",
+        description="flat: seams in the middle of the overlaps, no pixel mixed; feather: blended over them",
+    )
+    live_mosaic_match_brightness: bool = Field(
+        default=False, description="give each tile a gain that makes overlaps alike; false: camera's counts"
     )
 
 

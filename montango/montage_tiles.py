@@ -50,7 +50,7 @@ def read_montage(journal_dir: Path, name: str, calibrations: Path | None = None)
         if len(found) == 1:
             (name,) = found
     record = MontageRecord.read(journal_dir, name, runs=runs)
-    calibration = _calibration(record.start)
+    calibration = calibration_of(record.start)
     references = {run.uid: reference_files(run.start, calibrations) for run in record.runs}
     tiles, left_out = [], []
     for key, attempts in sorted(record.tiles.items()):
@@ -76,7 +76,7 @@ def read_montage(journal_dir: Path, name: str, calibrations: Path | None = None)
     )
 
 
-def _calibration(start: Mapping[str, Any]) -> tuple[float, float]:
+def calibration_of(start: Mapping[str, Any]) -> tuple[float, float]:
     """Return the size of a pixel, nm, and the turn from camera to stage axes, rad."""
     try:
         given = start["calibration"]
@@ -97,6 +97,11 @@ def _place(tile: TileRecord, calibration: tuple[float, float]) -> tuple[float, f
         raise MontangoError(f"{TILE_GROUP} of {tile.path} cannot be read: {error}") from error
     if not np.isfinite([x, y]).all():
         return None
-    (nm, angle) = calibration
+    return place_px((float(x), float(y)), calibration)
+
+
+def place_px(centre_um: tuple[float, float], calibration: tuple[float, float]) -> tuple[float, float]:
+    """Return a place of the stage in camera px, for a size of a pixel, nm, and a turn, rad."""
+    (nm, angle), (x, y) = calibration, centre_um
     pixel_um, cos, sin = nm * 1e-3, math.cos(angle), math.sin(angle)
     return (cos * x + sin * y) / pixel_um, (-sin * x + cos * y) / pixel_um

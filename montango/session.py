@@ -198,6 +198,8 @@ class Session(AbstractContextManager["Session[DevicesT]"], Generic[DevicesT]):
             journal_dir=self.lab.journal_dir,
             report=self.qc.report,
             minimum_free_gb=self.minimum_free_gb,
+            blending=self.config.processing.live_mosaic_blending,
+            match_brightness=self.config.processing.live_mosaic_match_brightness,
         )
 
     def _offers(self) -> dict[str, Callable[[], Any]]:

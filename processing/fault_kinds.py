@@ -19,6 +19,7 @@ FaultKind = Literal[
     "charging",
     "vignetted",
     "unmatched",
+    "misplaced",
     "unreadable",
 ]
 FAULT_KINDS: tuple[FaultKind, ...] = get_args(FaultKind)

@@ -1,8 +1,9 @@
 """How well and how fast montages are stitched: ``montango bench stitch``.
 
 Synthetic montages with exact truth (made from a seed, see `_stitch_sets`), recorded ones scored by blocks of
-one tile found in another (`_block_residual`), the cost of a pair, of a solve, and of the pyramid; with
-``--peers`` other stitchers on the same files in the same run, in an environment of their own.
+one tile found in another (`_block_residual`), the cost of a pair, of a solve, and of the pyramid, how soon a
+tile is in the live mosaic (`_stitch_live`); with ``--peers`` other stitchers on the same files in the same
+run, in an environment of their own.
 """
 
 from __future__ import annotations
@@ -18,14 +19,19 @@ from typing import Any, Final
 
 import numpy as np
 
+from montango.bench._stitch_cluster import cluster_lines
 from montango.bench._stitch_files import PEERS, Outcome, peers_python, run_ours, run_peer, write_montage
 from montango.bench._stitch_line import Line, printed
+from montango.bench._stitch_live import live
 from montango.bench._stitch_parts import costs
 from montango.bench._stitch_real import REAL, real_results
 from montango.bench._stitch_sets import SETS, SyntheticSet, open_set
 
 LIMITS_PX: Final = {"s25": 0.03, "s100": 0.03, "k64": 0.03, "s400": 0.06, "n100": 0.07, "e100": 0.04}
 MEMORY_LIMIT_MB: Final = 300.0
+PARTS: Final = ("sets", "real", "costs", "live")
+CLUSTER_SET: Final = "s400"
+"""Stitched by the whole command, too: in one process and by workers."""
 DEFAULT_SETS: Final = ("s100", "n100", "e100", "k64", "s400")
 
 
@@ -37,6 +43,7 @@ def run(arguments: Sequence[str] = ()) -> int:
     )
     parser.add_argument("--real", default=",".join(REAL), help="recorded montages: " + ", ".join(REAL))
     parser.add_argument("--data", type=Path, help="folder of the recorded data; without it there are none")
+    parser.add_argument("--parts", default=",".join(PARTS), help="what to measure: " + ", ".join(PARTS))
     parser.add_argument("--peers", action="store_true", help="run other stitchers on the same files")
     parser.add_argument(
         "--peers-environment", type=Path, help="their environment (made where it is not there)"
@@ -52,14 +59,17 @@ def run(arguments: Sequence[str] = ()) -> int:
         if options.peers:
             python = peers_python(options.peers_environment or folder / "peers")
         peers = [peer for peer in PEERS if not options.only or peer in options.only.split(",")]
-        for name in filter(None, options.sets.split(",")):
+        for name in filter(None, options.sets.split(",") if "sets" in options.parts else ()):
             made = open_set(name, options.cache or folder / "canvas", options.data)
             lines += synthetic(made, folder / name, python, peers)
             shutil.rmtree(folder / name)
-        if options.data is not None:
+        if options.data is not None and "real" in options.parts:
             for name in filter(None, options.real.split(",")):
                 lines += printed(name, real_results(name, options.data, folder / name, python, peers))
-        lines += printed("costs", costs(options.cache or folder / "canvas", options.data))
+        if "costs" in options.parts:
+            lines += printed("costs", costs(options.cache or folder / "canvas", options.data))
+        if "live" in options.parts:
+            lines += printed("live", live(options.cache or folder / "canvas", options.data))
     if options.out is not None:
         options.out.write_text(json.dumps([vars(line) for line in lines], indent=1))
     missed = [line for line in lines if not line.holds]
@@ -85,6 +95,8 @@ def synthetic(made: SyntheticSet, folder: Path, python: Path | None, peers: Sequ
     if spec.name == "s400":
         lines[4].limit = MEMORY_LIMIT_MB
     lines += _scored(spec.name, "montango, distortion free", run_ours(folder, distortion=True), made, pairs)
+    if spec.name == CLUSTER_SET:
+        lines += cluster_lines(spec.name, folder)
     for line in lines:
         print(line)
     for peer in peers if python is not None else ():

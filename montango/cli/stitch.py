@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,8 +16,9 @@ from montango.cli.options import Choice, chosen
 
 if TYPE_CHECKING:
     from processing.kernels.field import FieldModel
-    from processing.stitching.offline import Stitched
+    from processing.stitching.offline import OfflineOptions, Stitched
     from processing.stitching.sources import TileSet
+    from processing.stitching.workers import Workers
 
 
 class Blend(StrEnum):
@@ -28,7 +31,11 @@ class Blend(StrEnum):
 def stitch(
     context: typer.Context,
     source: Annotated[
-        str, typer.Argument(help="folder of tiles, SerialEM .mdoc, or montage id or run uid of the lab")
+        str,
+        typer.Argument(
+            help="folder of tiles, SerialEM .mdoc, montage id or run uid of the lab, or address of a montage "
+            "in a Tiled catalog, http://HOST:PORT/UID"
+        ),
     ],
     out: Annotated[Path | None, typer.Option(help="folder for the results; default: NAME-stitched")] = None,
     positions: Annotated[
@@ -53,46 +60,86 @@ def stitch(
     blend: Annotated[Blend, typer.Option(help="how tiles are put together")] = Blend.FLAT,
     no_mosaic: Annotated[bool, typer.Option("--no-mosaic", help="coordinates and report only")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the mosaic in --out")] = False,
+    dask: Annotated[
+        str | None, typer.Option(metavar="ADDRESS|local", help="let the workers of a Dask cluster do it")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="how many of --dask local; default: one a core")
+    ] = None,
 ) -> None:
-    """Stitch a montage: coordinates, mosaic, report; exit status 1 if no tile could be matched."""
-    from processing.stitching.offline import (
-        MOSAIC,
-        OfflineOptions,
-        draw_mosaic,
-        overview,
-        stitch_tiles,
-        write_picture,
-    )
+    """Stitch a montage: coordinates, mosaic, report; exit status 1 if no tile could be matched.
+
+    A run that was cut off goes on where it was when the same command is given again.
+    """
+    from processing.stitching.offline import OfflineOptions
     from processing.stitching.options import StitchOptions
-    from processing.stitching.report import summary, write_report
-    from processing.stitching.tables import write_tables
+    from processing.stitching.report import summary
 
     if (dark is None) != (bright is None):
         raise ConfigurationError("--dark and --bright are given together, or neither")
-    tiles = _tiles(chosen(context), source, positions, pattern, _overlap(overlap), pixel_size_nm, section)
-    if dark is not None and bright is not None:
-        tiles = tiles.corrected(dark, bright)
-    folder = out or Path(f"{tiles.name}-stitched")
-    mosaic = folder / MOSAIC
-    if mosaic.exists() and not overwrite and not no_mosaic:
-        raise ConfigurationError(f"{mosaic} exists already: give another --out, or --overwrite")
-    folder.mkdir(parents=True, exist_ok=True)
-    options = OfflineOptions(
-        StitchOptions(first_search_px=search_px, field=_field(field)), blending=blend.value
-    )
-    done = stitch_tiles(tiles, options, _say)
-    made = write_tables(done, folder)
-    if not no_mosaic:
-        draw_mosaic(done, mosaic, options, overwrite=overwrite, progress=_say)
-        write_picture(folder / "overview.png", overview(mosaic))
-        made += [mosaic, folder / "overview.png"]
-    made += write_report(done, folder, None if no_mosaic else mosaic)[:1]
+    shares, known = _overlap(overlap), _field(field)
+    with _workers(dask, workers) as them:
+        tiles = _tiles(chosen(context), source, positions, pattern, shares, pixel_size_nm, section)
+        if dark is not None and bright is not None:
+            tiles = tiles.corrected(dark, bright)
+        options = OfflineOptions(StitchOptions(first_search_px=search_px, field=known), blending=blend.value)
+        folder = out or Path(f"{tiles.name}-stitched")
+        done, made = _stitched(tiles, options, folder, them, mosaic=not no_mosaic, overwrite=overwrite)
     for name, value in summary(done):
         print(f"{name}: {value}")
     _complaints(done)
     print("written: " + ", ".join(path.name for path in made) + f" in {folder}")
     if len(tiles.tiles) > 1 and not done.solution.matched.any():
         raise typer.Exit(1)
+
+
+@contextmanager
+def _workers(dask: str | None, count: int | None) -> Iterator[Workers]:
+    from processing.stitching.workers import InProcess
+
+    if dask is None:
+        if count is not None:
+            raise ConfigurationError("--workers is for --dask local")
+        yield InProcess()
+        return
+    from processing.stitching.cluster import cluster
+
+    with cluster(dask, count) as found:
+        yield found
+
+
+def _stitched(
+    tiles: TileSet, options: OfflineOptions, folder: Path, workers: Workers, *, mosaic: bool, overwrite: bool
+) -> tuple[Stitched, list[Path]]:
+    """Return the montage, and the files that were made."""
+    from processing.stitching.drawing import draw_mosaic
+    from processing.stitching.offline import MOSAIC, inputs, overview, stitch_tiles, write_picture
+    from processing.stitching.report import write_report
+    from processing.stitching.tables import write_tables
+    from processing.stitching.workers import Record, half_drawn
+
+    path, picture = folder / MOSAIC, folder / "overview.png"
+    overwrite = overwrite or half_drawn(folder)
+    if path.exists() and mosaic and not overwrite:
+        raise ConfigurationError(f"{path} exists already: give another --out, or --overwrite")
+    with Record(folder, inputs(tiles, options)) as record:
+        if record.differences:
+            differ = ", ".join(record.differences)
+            typer.echo(f"{folder} has part of a run with other {differ}: it is stitched anew", err=True)
+        elif record.found:
+            typer.echo(f"going on in {folder}, where {record.found} parts are done", err=True)
+        workers.check([one.frame for one in tiles.tiles], folder)
+        done = stitch_tiles(tiles, options, _say, workers=workers, record=record)
+        made = write_tables(done, folder)
+        if mosaic:
+            draw_mosaic(
+                done, path, options, overwrite=overwrite, progress=_say, workers=workers, record=record
+            )
+            write_picture(picture, overview(path))
+            made += [path, picture]
+        made += write_report(done, folder, path if mosaic else None)[:1]
+        record.remove()
+    return done, made
 
 
 def _tiles(
@@ -106,6 +153,14 @@ def _tiles(
 ) -> TileSet:
     from processing.stitching.sources import read_source
 
+    given = {"--positions": positions, "--pattern": pattern, "--overlap": overlap, "--section": section}
+    named = [name for name, value in given.items() if value is not None]
+    if source.startswith(("http://", "https://")):
+        from montango.montage_catalog import read_catalog
+
+        if named:
+            raise ConfigurationError(f"{named[0]} is for files, and {source} is a catalog")
+        return read_catalog(source)
     if Path(source).exists() or "/" in source or source.endswith(".mdoc"):
         return read_source(
             Path(source),
@@ -117,19 +172,28 @@ def _tiles(
         )
     from montango.montage_tiles import read_montage
 
-    given = {"--positions": positions, "--pattern": pattern, "--overlap": overlap, "--section": section}
-    for option in [name for name, value in given.items() if value is not None]:
+    if named:
         raise ConfigurationError(
-            f"{option} is for files, and {source} is looked for among the lab's montages"
+            f"{named[0]} is for files, and {source} is looked for among the lab's montages"
         )
-    state = choice.existing_lab().state.root
+    lab = choice.existing_lab()
+    state = lab.state.root
     journal = state / "journal"
-    if not journal.is_dir():
-        raise ConfigurationError(
-            f"{source} is no folder and no .mdoc, and no journal {journal} has montages; name "
-            "the lab's state directory with --state"
-        )
-    return read_montage(journal, source, state / "calibrations")
+    try:
+        if not journal.is_dir():
+            raise ConfigurationError(
+                f"{source} is no folder and no .mdoc, and no journal {journal} has montages; name "
+                "the lab's state directory with --state"
+            )
+        return read_montage(journal, source, state / "calibrations")
+    except ConfigurationError:
+        info = lab.find()
+        if info is None:
+            raise
+    from montango.montage_catalog import read_catalog
+
+    address = f"{info.tiled['uri']}/{source}"
+    return read_catalog(address, api_key=info.tiled["api_key"], calibrations=state / "calibrations")
 
 
 def _overlap(text: str | None) -> tuple[float, float] | None:

@@ -137,6 +137,10 @@ class VerdictPolicy(BaseModel):
         default=Rule(action="accept"),
         description="its overlaps do not show what its neighbours show: kept for review",
     )
+    misplaced: Rule = Field(
+        default=Rule(action="accept"),
+        description="it lies elsewhere than the stage says, by its overlaps: kept for review",
+    )
     unreadable: Rule = Field(default=_again("reimage"), description="the frame cannot be read")
     camera_timeout: Rule = Field(
         default=_again("reimage", 2, "stop"), description="no frame came: the exposure is ended and repeated"

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 Document: TypeAlias = tuple[str, dict[str, Any]]
 """A document with its name, like ``("start", {...})``."""
 
 Callback: TypeAlias = Callable[[str, dict[str, Any]], object]
 """What documents are sent to."""
+
+KEPT: Final = (
+    "montage_id",
+    "sample",
+    "operator",
+    "proposal",
+    "data_session",
+    "instrument",
+    "tiled_access_tags",
+)
+"""What a run that is derived from a montage has of the montage's start document."""
 
 
 class RunIndex:

@@ -86,6 +86,10 @@ class OverlapWatch:
                 self._accused.add(one)
                 yield one, fault
 
+    def matched(self, key: Key) -> frozenset[Key]:
+        """Return the neighbours that a tile matches."""
+        return frozenset(self._matched.get(key, ()))
+
     def _forget(self, key: Key) -> None:
         self._accused.discard(key)
         self._reliable = {pair: matches for pair, matches in self._reliable.items() if key not in pair}

@@ -11,7 +11,7 @@ from typing import Any, Final
 import event_model
 import numpy as np
 
-from processing.callbacks._documents import Callback
+from processing.callbacks._documents import KEPT, Callback
 from processing.callbacks._live_region import Finished
 from processing.stitching.options import StitchOptions
 from processing.stitching.solution import Key, StitchSolution
@@ -20,15 +20,6 @@ RECIPE: Final = "live_mosaic"
 MOSAIC: Final = "mosaic"
 ALIGNMENT: Final = "alignment"
 _SOFTWARE: Final = ("montango", "numpy", "scipy", "opencv-python-headless", "tensorstore")
-_KEPT: Final = (
-    "montage_id",
-    "sample",
-    "operator",
-    "proposal",
-    "data_session",
-    "instrument",
-    "tiled_access_tags",
-)
 
 
 def provenance(
@@ -51,14 +42,13 @@ def provenance(
     """
     names = list(start.get("montage_rois", ()))
     return {
-        **{key: start[key] for key in _KEPT if key in start},
+        **{key: start[key] for key in KEPT if key in start},
         "recipe": RECIPE,
         "input_uids": [*inputs],
         "parameters": {
             "degree": options.degree,
             "affine": options.affine,
             "calibrate_field": options.calibrate_field,
-            "blending": "flat",
             "corrected": corrected,
         },
         "roi": roi,
@@ -177,7 +167,7 @@ def alignment_events(found: Finished, stage_per_px_um: Any) -> list[dict[str, An
                 "tile_roi": tile.key[0],
                 "tile_row": tile.key[1],
                 "tile_column": tile.key[2],
-                "tile_attempt": tile.attempt,
+                "tile_attempt": frame.attempt,
                 "position_x_px": float(tile.position_px[0]),
                 "position_y_px": float(tile.position_px[1]),
                 "nominal_x_px": float(tile.nominal_px[0]),

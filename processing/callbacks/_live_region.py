@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -12,11 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from devices.errors import MontangoError
+from processing.callbacks._live_attempts import Attempts, Frame
 from processing.callbacks._live_faults import OverlapWatch
+from processing.callbacks._live_gains import Brightness
+from processing.callbacks._live_places import PlaceWatch
 from processing.callbacks.verdicts import TileFault
 from processing.kernels.render import TileTransform
 from processing.mosaic._tiles import TileId
-from processing.mosaic.canvas import Canvas
+from processing.mosaic.canvas import Blending, Canvas
 from processing.mosaic.pyramid import PyramidStore
 from processing.stitching.engine import Added, Stitcher, StitchOptions
 from processing.stitching.solution import Key, StitchSolution, TileInput
@@ -30,15 +33,12 @@ _MOVED_PX: Final = 1.0
 _BYTES_PER_PX: Final = 4.7
 """Of the canvas's memory, uint16."""
 _IN_RAM_BYTES: Final = 512e6
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """Where the frame of a tile is: ``index`` in the file of its run, and what reads it."""
-
-    index: int
-    run: str
-    read: Callable[[], Image]
+_FEATHER: Final = 0.05
+"""Depth at which a feathered tile has its full weight, of its side: half of a usual overlap."""
+_GAIN_STEP: Final = 0.003
+"""Change of a gain for which a tile is drawn anew at the end: not seen at a seam."""
+_SHARD_PX: Final = 2048
+"""A tile changes parts of shards, and they are written whole: smaller ones cost half."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,6 +86,12 @@ class LiveRegion:
         What the mosaic says of itself.
     options
         How to stitch.
+    blending, match_brightness
+        How tiles are put together, and whether each gets a gain.
+    least_px
+        How far the stage may miss.
+    told
+        Told how far tiles are: see `processing.callbacks.live_mosaic`.
     """
 
     def __init__(
@@ -97,21 +103,36 @@ class LiveRegion:
         tiles: int,
         metadata: Mapping[str, Any],
         options: StitchOptions,
+        blending: Blending = "flat",
+        match_brightness: bool = False,
+        least_px: float = 0.0,
+        told: Callable[[str, str, int], object] | None = None,
     ) -> None:
         height, width = first.shape
         self.path, self.size_px = path, (width, height)
         self.stitcher = Stitcher(options, self.size_px, load=self._for_stitcher)
         self._watch = OverlapWatch(self.size_px)
-        self._frames: dict[Key, Frame] = {}
+        self._places = PlaceWatch(least_px)
+        self._brightness = Brightness(self.size_px) if match_brightness else None
+        self._gains: dict[TileId, float] = {}
+        self._told = told
+        self._attempts = Attempts()
         self._keys: list[Key] = []
-        self._attempts: dict[Key, int] = {}
+        self._turns: dict[Key, int] = {}
         self._stale: dict[Key, None] = {}
         self.store = PyramidStore.create(
-            path, dtype=first.dtype, pixel_size_nm=pixel_size_nm, metadata=metadata
+            path, dtype=first.dtype, pixel_size_nm=pixel_size_nm, metadata=metadata, shard_px=_SHARD_PX
         )
         small = tiles * first.size * _BYTES_PER_PX < _IN_RAM_BYTES
         self._canvas = Canvas(
-            self.store, memory="ram" if small else "memmap", scratch=path.parent, load=self._for_canvas
+            self.store,
+            blending=blending,
+            feather_px=_FEATHER * min(self.size_px),
+            memory="ram" if small else "memmap",
+            scratch=path.parent,
+            load=self._for_canvas,
+            flush_tiles=1,
+            written=None if told is None else self._written,
         )
 
     def __len__(self) -> int:
@@ -123,12 +144,10 @@ class LiveRegion:
         return len(self._stale)
 
     def frame(self, key: Key) -> Frame:
-        """Return where the frame of a tile is that is in the mosaic."""
-        return self._frames[key]
+        """Return the acquisition of a tile that the mosaic shows."""
+        return self._attempts.shown(key)
 
-    def add(
-        self, key: Key, attempt: int, nominal_px: tuple[float, float], image: Image, frame: Frame
-    ) -> Iterator[tuple[Key, TileFault]]:
+    def add(self, key: Key, image: Image, frame: Frame) -> Iterator[tuple[Key, TileFault]]:
         """Place a tile and draw it; one that is there already is replaced. Yield the faults that show now.
 
         Raises
@@ -136,21 +155,44 @@ class LiveRegion:
         MontangoError
             It could not be drawn; it is placed.
         """
-        known = self._attempts.get(key)
-        if known is not None:
-            attempt = max(attempt, known + 1)  # frames come in the order of their acquisition
-        self._attempts[key], self._frames[key] = attempt, frame
-        tile = TileInput(key, attempt, nominal_px)
-        if known is None:
+        if self._attempts.add(key, frame):
+            yield from self._show(key, image)
+
+    def judge(self, run: str, index: int, state: str) -> None:
+        """Take a verdict: where a later attempt of a tile failed, one that passed is shown again.
+
+        Raises
+        ------
+        MontangoError
+            Its frame could not be read.
+        """
+        key = self._attempts.judge(run, index, state)
+        if key is not None:
+            for _, fault in self._show(key, self._attempts.shown(key).read()):
+                _log.warning("tile %s, shown again: %s", key, fault.kind)
+
+    def _show(self, key: Key, image: Image) -> Iterator[tuple[Key, TileFault]]:
+        """Put the acquisition of a tile that is to be shown in its place."""
+        nominal_px, known = self._attempts.shown(key).nominal_px, key in self._turns
+        # for the stitcher each is a later one, also where an earlier attempt is shown again
+        self._turns[key] = self._turns[key] + 1 if known else 0
+        tile = TileInput(key, self._turns[key], nominal_px)
+        if known:
+            added = self.stitcher.replace(tile, image)
+        else:
             self._keys.append(key)
             added = self.stitcher.add(tile, image)
-        else:
-            added = self.stitcher.replace(tile, image)
-        faults = list(self._watch.add(key, nominal_px, image, added.matches))
+        self._tell("solved", key)
         if image.shape == self.size_px[::-1] and image.dtype == self.store.dtype:
-            self._canvas.add(key, image, self._transforms([key])[key])
+            self._match_brightness(key, image, added)
+            gain = self._gains.get(key, 1.0)
+            self._canvas.add(key, image, self._transforms([key])[key], gain=gain)
+            self._tell("drawn", key)
         self._note_moved(added, key)
-        yield from faults
+        yield from self._watch.add(key, nominal_px, image, added.matches)
+        partners = {one: self._watch.matched(one) for one in {key, *self._watch.matched(key)}}
+        places = {one: self._attempts.shown(one).nominal_px for one in self._keys}
+        yield from self._places.check(places, partners, self.stitcher.placement)
 
     def redraw(self) -> None:
         """Draw some of the tiles anew that lie elsewhere than shown: those close to each other.
@@ -185,7 +227,8 @@ class LiveRegion:
         try:
             solution = self.stitcher.solution(final=True)
             try:
-                self._canvas.move(self._transforms(self._keys), least_px=_MOVED_PX)
+                transforms = self._transforms(self._keys)
+                self._canvas.move(transforms, gains=self._last_gains(), least_px=_MOVED_PX)
             finally:
                 self._canvas.close()
             self.store.describe(describe(solution))
@@ -201,7 +244,7 @@ class LiveRegion:
             self.path,
             target,
             solution,
-            dict(self._frames),
+            {key: self._attempts.shown(key) for key in self._keys},
             levels,
             self.store.dtype,
             self.store.layout.chunk_px,
@@ -214,6 +257,27 @@ class LiveRegion:
             self._canvas.close(trim=False)
         finally:
             self.store.close()
+
+    def _match_brightness(self, key: Key, image: Image, added: Added) -> None:
+        """Find the gain of a tile that is about to be drawn; those that are drawn keep theirs for now."""
+        if self._brightness is not None:
+            offsets = {one: (match.dx_px, match.dy_px) for one, match in added.matches if match.accepted}
+            self._brightness.add(key, image, offsets)
+            self._gains[key] = self._brightness.gains()[key]
+
+    def _last_gains(self) -> dict[TileId, tuple[float, float]]:
+        """Return the gains of tiles that are to be drawn with another than they are."""
+        found = {} if self._brightness is None else self._brightness.gains()
+        return {key: (gain, 0.0) for key, gain in found.items() if abs(gain - self._gains[key]) > _GAIN_STEP}
+
+    def _tell(self, step: str, key: Key) -> None:
+        if self._told is not None:
+            frame = self._attempts.shown(key)
+            self._told(step, frame.run, frame.index)
+
+    def _written(self, keys: Iterable[Any]) -> None:
+        for key in keys:
+            self._tell("written", key)
 
     def _note_moved(self, added: Added, own: Key) -> None:
         for index in added.moved:
@@ -232,10 +296,10 @@ class LiveRegion:
 
     def _for_stitcher(self, tile: TileInput) -> Image | None:
         try:
-            return self._frames[tile.key].read()
+            return self._attempts.shown(tile.key).read()
         except (MontangoError, KeyError) as error:
             _log.warning("tile %s cannot be matched again: %s", tile.key, error)
             return None
 
     def _for_canvas(self, key: Any) -> Image:
-        return self._frames[key].read()
+        return self._attempts.shown(key).read()

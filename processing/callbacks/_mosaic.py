@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import cv2
 import numpy as np
@@ -13,6 +14,18 @@ import numpy.typing as npt
 Pixels = npt.NDArray[np.float32]
 Place = tuple[int, int, int]
 """Region, row and column of a tile."""
+
+
+class Candidate(Protocol):
+    """An acquisition of a tile; ``state`` is its verdict, None while there is none."""
+
+    @property
+    def state(self) -> str | None:
+        """The verdict."""
+        ...
+
+
+CandidateT = TypeVar("CandidateT", bound=Candidate)
 
 
 @dataclass(slots=True)
@@ -88,19 +101,19 @@ class Mosaic:
         for candidate in candidates:
             if candidate.index == index:
                 candidate.state = state
-        best = _best(candidates)
-        candidates[:] = [one for one in candidates if one is best or one.index > best.index]
+        shown = best(candidates)
+        candidates[:] = [one for one in candidates if one is shown or one.index > shown.index]
 
     def indices(self) -> list[int]:
         """Return the indices of the acquisitions that are shown, in the order of their acquisition."""
-        return sorted(_best(candidates).index for candidates in self._places.values())
+        return sorted(best(candidates).index for candidates in self._places.values())
 
     def picture(self) -> Picture:
         """Put the tiles together; where they overlap, each weighs less towards its edges."""
         left, top, width, height = self._extent()
         total = np.zeros((height, width), np.float32)
         weights = np.zeros((height, width), np.float32)
-        for candidate in sorted(map(_best, self._places.values()), key=lambda one: one.index):
+        for candidate in sorted(map(best, self._places.values()), key=lambda one: one.index):
             x, y = self._corner(candidate)
             rows, columns = candidate.pixels.shape
             part = slice(y - top, y - top + rows), slice(x - left, x - left + columns)
@@ -129,13 +142,10 @@ class Mosaic:
         return left, top, right - left, bottom - top
 
 
-def _best(candidates: list[_Candidate]) -> _Candidate:
-    """Return the newest, unless it failed and an older one passed."""
-    newest = max(candidates, key=lambda one: one.index)
+def best(candidates: Sequence[CandidateT]) -> CandidateT:
+    """Return the newest acquisition of a tile, the last, unless it failed and an older one passed."""
     passed = [one for one in candidates if one.state in ("pass", "needs_review")]
-    if newest.state == "fail" and passed:
-        return max(passed, key=lambda one: one.index)
-    return newest
+    return passed[-1] if candidates[-1].state == "fail" and passed else candidates[-1]
 
 
 def _reduce(frame: npt.NDArray[Any], factor: int) -> Pixels:

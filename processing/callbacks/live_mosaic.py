@@ -15,20 +15,29 @@ import numpy.typing as npt
 
 from devices.errors import MontangoError
 from processing.callbacks._documents import Callback
+from processing.callbacks._live_attempts import Frame
+from processing.callbacks._live_field import watch_field
 from processing.callbacks._live_record import emit_run, findings, provenance
-from processing.callbacks._live_region import Frame, LiveRegion
+from processing.callbacks._live_region import LiveRegion
 from processing.callbacks._tiles import Tile, TileSource
 from processing.callbacks._worker import QueuedCallback
 from processing.callbacks.journal import read_journal
 from processing.callbacks.verdicts import TileFault
+from processing.kernels.pairs import PairOptions
+from processing.mosaic.canvas import Blending
 from processing.stitching.options import StitchOptions
+from processing.stitching.solution import StitchSolution
 from processing.stored_frames import stored_frames
 
 _log = logging.getLogger(__name__)
 
 Report = Callable[[str, int, Sequence[TileFault]], object]
 """Takes the uid of a run, the index of a tile in its file, and what is wrong with it."""
+Told = Callable[[str, str, int], object]
+"""Takes how far a tile is ("solved", "drawn" with all levels, "written" to the disk), its run and index."""
 _KEEP_MB: Final = 512.0
+_BLOCKS: Final = 150
+"""Blocks a pair that tell the distortion: fewer than offline, where a tile may take longer."""
 _MOST_FAILURES: Final = 5
 
 
@@ -40,9 +49,9 @@ class LiveMosaic:
     more, what has moved is drawn again, and for each region a run is emitted that names its input: stream
     ``mosaic`` has the levels of the pyramid, stream ``alignment`` the place of each tile.
 
-    Of a tile that was acquired again the newest is shown. A run that resumes others shows their tiles, too,
-    from the journal and the files. Nothing that fails here is felt by the montage: the mosaic says what it
-    lacks.
+    Of a tile that was acquired again the newest is shown, unless it failed and an older one passed. A run
+    that resumes others shows their tiles, too, from the journal and the files. Nothing that fails here is
+    felt by the montage: the mosaic says what it lacks.
 
     Parameters
     ----------
@@ -60,7 +69,13 @@ class LiveMosaic:
         Free space of the disk that is left to the frames, besides what those still to come will take, 10^9
         bytes; with less the mosaic ends, incomplete.
     options
-        How to stitch; None: as offline, with less memory.
+        How to stitch; None: as offline, with less memory and fewer blocks a pair.
+    blending
+        "flat": seams in the middle of the overlaps, no pixel mixed; "feather": blended over the overlaps.
+    match_brightness
+        Whether each tile gets a gain that makes the overlaps alike; else counts are the camera's.
+    told
+        Told how far each tile is, at once, in the thread that does it.
     """
 
     def __init__(
@@ -73,13 +88,18 @@ class LiveMosaic:
         report: Report | None = None,
         minimum_free_gb: float = 2.0,
         options: StitchOptions | None = None,
+        blending: Blending = "flat",
+        match_brightness: bool = False,
+        told: Told | None = None,
     ) -> None:
         self.directory = Path(directory)
-        self.options = options or StitchOptions(keep_mb=_KEEP_MB)
+        self.options = options or StitchOptions(keep_mb=_KEEP_MB, pairs=PairOptions(most_blocks=_BLOCKS))
         self._emit = emit
         self._calibrations = calibrations
         self._journal_dir = None if journal_dir is None else Path(journal_dir)
         self._report = report
+        self._told = told
+        self._look: Any = {"blending": blending, "match_brightness": match_brightness}
         self._reserve_bytes = minimum_free_gb * 1e9
         self._queued: QueuedCallback | None = None
         self._paths: tuple[Path, ...] = ()
@@ -113,10 +133,23 @@ class LiveMosaic:
             return
         elif name == "stop":
             self._finish()
+        elif name == "descriptor" and doc.get("name") == "qc":
+            self._qc = doc["uid"]
+        elif name == "event":
+            if doc["descriptor"] == self._qc:
+                self._judge(doc["data"])
         else:
             indices = self._source(name, doc)
             if indices and self._failures < _MOST_FAILURES:
                 self._take(self._source, str(self._start["uid"]), indices)
+
+    def _judge(self, data: Mapping[str, Any]) -> None:
+        """Take a verdict of this run."""
+        for region in self._regions.values():
+            try:
+                region.judge(str(self._start["uid"]), int(data["tile_index"]), str(data["qc_state"]))
+            except (OSError, MontangoError) as error:
+                self._lacks(f"a better attempt of tile {data['tile_index']} is not shown: {error}")
 
     def redraw(self) -> None:
         """Draw tiles anew that lie elsewhere than shown, for as long as no documents wait."""
@@ -139,6 +172,7 @@ class LiveMosaic:
         self._regions = {}
         self._inputs: list[str] = []
         self._seen = self._failures = 0
+        self._qc = ""
         self._view: npt.NDArray[np.float64] | None = None
         if "montage_view" in start:
             self._view = np.array(start["montage_view"]["stage_per_px_um"], np.float64)
@@ -209,28 +243,36 @@ class LiveMosaic:
         if region is None:
             region = self._regions[number] = self._open(number, image)
             self._paths = (*self._paths, region.path)
-        frame = Frame(tile.index, run, partial(source.frame, tile.index))
-        for key, fault in region.add(tile.place, tile.attempt, (x, y), image, frame):
+        frame = Frame(tile.index, run, partial(source.frame, tile.index), tile.attempt, (x, y))
+        for key, fault in region.add(tile.place, image, frame):
             about = region.frame(key)
             if about.run == self._start["uid"]:
                 yield about.index, fault
 
     def _open(self, roi: int, first: Any) -> LiveRegion:
-        assert self._view is not None
         label = re.sub(r"[^\w.-]", "_", str(self._start.get("montage_id", "montage")))
         folder = self.directory / f"{label}_{str(self._start['uid'])[:8]}"
         folder.mkdir(parents=True, exist_ok=True)
         return LiveRegion(
             folder / f"region-{roi}.ome.zarr",
             first,
-            pixel_size_nm=1e3 * float(np.sqrt(abs(np.linalg.det(self._view)))),
+            pixel_size_nm=self._pixel_size_nm(),
             tiles=int(self._start.get("num_points", 0)),
             metadata=self._provenance(roi) | {"complete": False},
             options=self.options,
+            least_px=self._tolerance_px(),
+            **self._look,
+            told=self._told,
         )
 
+    def _tolerance_px(self) -> float:
+        """Return how far the stage may stop from its target, px; 0 where the run does not say."""
+        tolerance_um = float(self._start.get("montage_spec", {}).get("tolerance_um", 0.0))
+        return 1e3 * tolerance_um / self._pixel_size_nm()
+
     def _provenance(self, roi: int) -> dict[str, Any]:
-        return provenance(self._start, self._inputs, roi, self.options, self._source.corrected)
+        known = provenance(self._start, self._inputs, roi, self.options, self._source.corrected)
+        return known | {"parameters": known["parameters"] | self._look}
 
     def _check_room(self, frame_bytes: int) -> None:
         """Refuse to write where the frames still to come may need the space."""
@@ -256,6 +298,7 @@ class LiveMosaic:
                 try:
                     found = region.finish(lambda solution: findings(solution, self._problems))
                     metadata = self._provenance(roi) | findings(found.solution, self._problems)
+                    metadata |= self._watch_field(found.solution)
                     emit_run(self._emit, found, metadata | self._calibration())
                     _log.info("the mosaic of region %d is %s", roi, found.path)
                 except Exception as error:  # noqa: BLE001  # the other regions may be fine
@@ -264,6 +307,18 @@ class LiveMosaic:
         finally:
             self._source.close()
             self._view = None
+
+    def _watch_field(self, solution: StitchSolution) -> dict[str, Any]:
+        """Return whether the distortion is the one known; a failure costs no mosaic."""
+        try:
+            return watch_field(self.directory, self._pixel_size_nm(), solution)
+        except (OSError, ValueError):
+            _log.exception("the distortion of run %s is not compared", self._start.get("uid"))
+            return {}
+
+    def _pixel_size_nm(self) -> float:
+        assert self._view is not None
+        return 1e3 * float(np.sqrt(abs(np.linalg.det(self._view))))
 
     def _calibration(self) -> dict[str, Any]:
         kept = ("calibration", "calibration_uids")

@@ -15,7 +15,7 @@ import event_model
 import h5py
 
 from devices.errors import ConfigurationError, MontangoError
-from processing.callbacks._documents import Callback
+from processing.callbacks._documents import KEPT, Callback
 from processing.callbacks._mosaic import Mosaic, Picture, eight_bit
 from processing.callbacks._tiles import Tile, TileSource
 from processing.callbacks._worker import QueuedCallback
@@ -169,17 +169,8 @@ class Overview:
         pixel_um, cosine, sine = self._calibration()
         u, v = picture.origin_px
         origin_um = [pixel_um * (cosine * u - sine * v), pixel_um * (sine * u + cosine * v)]
-        kept = (
-            "montage_id",
-            "sample",
-            "operator",
-            "proposal",
-            "data_session",
-            "instrument",
-            "tiled_access_tags",
-        )
         return {
-            **{key: self._start[key] for key in kept if key in self._start},
+            **{key: self._start[key] for key in KEPT if key in self._start},
             "plan_name": "overview",
             "purpose": "processing",
             "recipe": "overview",

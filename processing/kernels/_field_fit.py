@@ -161,9 +161,12 @@ class _Spread:
     def __init__(self, half_px: float, degree: int, matches: float) -> None:
         self._half = half_px
         self._matches = matches
-        self._total = np.array([p + q for p, q in degrees(degree)], np.intp)
+        total = np.array([p + q for p, q in degrees(degree)], np.intp)
+        # the terms of one degree follow each other
+        self._starts = np.flatnonzero(np.diff(total, prepend=-1))
+        self._counts = np.diff(self._starts, append=len(total))
         self._bend = _BEGIN_SHARE * half_px
-        self._terms = np.full(len(self._total), _BEGIN_SHARE * half_px)
+        self._terms = np.full(len(total), _BEGIN_SHARE * half_px)
 
     def ties(self, sigma: float) -> Ties:
         """Return the ties for matches of an error, px."""
@@ -175,10 +178,10 @@ class _Spread:
         noise = sigma / self._matches
         seen = float(np.sqrt(np.mean(state.bends**2)))
         self._bend = min(max(math.hypot(seen, noise), 1e-3), _BEND_SHARE * self._half)
-        for total in np.unique(self._total):
-            own = self._total == total
-            rms = float(np.sqrt(np.mean(state.coefficients[:, own] ** 2)))
-            self._terms[own] = min(max(math.hypot(rms, noise), 1e-3), _FIELD_SHARE * self._half)
+        if len(self._starts):
+            squares = np.add.reduceat((state.coefficients**2).mean(0), self._starts) / self._counts
+            spread = np.clip(np.sqrt(squares + noise**2), 1e-3, _FIELD_SHARE * self._half)
+            self._terms = np.repeat(spread, self._counts)
 
 
 def _holdout(fit: _Fit, nominal: Reals) -> Reals:

@@ -13,6 +13,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
+from scipy.linalg import lapack
 from scipy.linalg import solve as solve_dense
 from scipy.sparse import linalg as sparse_linalg
 
@@ -84,6 +85,9 @@ class System:
             1,
         )
         self.unknowns = per_tile * tiles + self.terms
+        self._inner = per_tile * tiles
+        grid = np.broadcast_to(self._columns[:, :, None], (*self._columns.shape, self._columns.shape[1]))
+        self._rows, self._across = grid.ravel(), grid.transpose(0, 2, 1).ravel()
 
     def __len__(self) -> int:
         return len(self._first)
@@ -100,8 +104,10 @@ class System:
             (self._first, self._u, self._phi_first),
         ):
             ideal = points * self._half + phi @ state.coefficients.T
-            bent = np.einsum("mij,mj->mi", state.bends[tile], ideal / self._half)
-            ends.append(state.places[tile] + ideal + bent)
+            if self.affine:
+                bends, at = state.bends[tile], ideal / self._half
+                ideal = ideal + bends[:, :, 0] * at[:, :1] + bends[:, :, 1] * at[:, 1:]
+            ends.append(state.places[tile] + ideal)
         return np.asarray(ends[0] - ends[1])
 
     def step(self, state: State, residuals: Reals, weights: Reals, ties: Ties, nominal: Reals) -> State:
@@ -139,23 +145,23 @@ class System:
         return blocks, cross, shared[: self.terms, : self.terms], (right, shared[: self.terms, self.terms :])
 
     def _solve(self, blocks: Reals, cross: Reals, shared: Reals, diagonal: Reals, target: Reals) -> Reals:
-        inner = len(diagonal)
-        rows = np.broadcast_to(self._columns[:, :, None], blocks.shape)
-        columns = np.broadcast_to(self._columns[:, None, :], blocks.shape)
+        inner = self._inner
         border = np.zeros((inner, self.terms))
-        np.add.at(border, self._columns, cross)
+        for k in range(self.terms):
+            border[:, k] = np.bincount(self._columns.ravel(), cross[:, :, k].ravel(), inner)
         if self.unknowns <= _DENSE:
-            whole = np.zeros((self.unknowns, self.unknowns))
+            whole = np.empty((self.unknowns, self.unknowns))
             whole[:inner, :inner] = np.bincount(
-                (rows * inner + columns).ravel(), blocks.ravel(), inner * inner
+                self._rows * inner + self._across, blocks.ravel(), inner * inner
             ).reshape(inner, inner)
             whole[np.arange(inner), np.arange(inner)] += diagonal
             whole[:inner, inner:], whole[inner:, :inner] = border, border.T
             whole[inner:, inner:] = shared
-            return np.asarray(solve_dense(whole, target, assume_a="pos"))
+            _, solution, failed = lapack.dposv(whole, target)
+            return np.asarray(solution if not failed else np.linalg.solve(whole, target), np.float64)
         everyone = np.arange(inner)
         entries = np.concatenate([blocks.ravel(), diagonal])
-        where = np.concatenate([rows.ravel(), everyone]), np.concatenate([columns.ravel(), everyone])
+        where = np.concatenate([self._rows, everyone]), np.concatenate([self._across, everyone])
         factor = sparse_linalg.splu(
             sparse.csc_matrix((entries, where), shape=(inner, inner)),
             permc_spec="MMD_AT_PLUS_A",

@@ -7,12 +7,13 @@ one; the place of the stage itself is the coarsest, as errors of stages add up a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, field
+from typing import Final, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
+from scipy.linalg import lapack
 from scipy.sparse import csgraph
 from scipy.sparse import linalg as sparse_linalg
 
@@ -28,14 +29,17 @@ FAR_FACTOR: Final = 10.0
 """Error of the stage over the whole montage, in that between neighbours."""
 _SIMILAR, _SHEARED = 0.03, 0.01
 """Sigma of rotation and scale, and of shear and difference of scales, of a stage matrix; relative."""
-_FEW_LOOPS: Final = 6
-_UNKNOWN_SHARE: Final = 0.3
+FEW_LOOPS: Final = 6
+UNKNOWN_SHARE: Final = 0.3
 """Error assumed where loops are few, of the largest that good edges may have."""
 _KNEE: Final = 3.0
-_REJECT: Final = 5.0
+REJECT: Final = 5.0
 _COOLING: Final = 0.4
-_AGREEING: Final = 8.0
-"""What another edge that agrees is worth, as a logarithm of likelihood: chance seldom agrees to a pixel."""
+_STAGE_ROUNDS: Final = 3
+_DENSE: Final = 64
+"""Tiles up to which a dense factorisation is quicker."""
+_LEAST_BELIEF: Final = 1e-3
+"""Of a stage that matches refute something is left, so that nothing floats."""
 _QUIET: Final = 3.0
 """Excess of the errors over the covariances below which nothing contradicts anything."""
 _MAD: Final = 1.4826
@@ -120,19 +124,25 @@ def solve(
     stage_steps: Reals,
     stage_places: Reals,
     sigma_px: float,
+    belief: tuple[Reals, Reals],
 ) -> Reals:
-    """Return the places (n, 2) of least squares; ``precision`` is (m,) or (m, 2), 1 / px^2."""
-    step_precision = 1 / (2 * sigma_px**2)
-    place_precision = 1 / (FAR_FACTOR * sigma_px) ** 2
+    """Return the places (n, 2) of least squares.
+
+    ``precision`` is (m,) or (m, 2), 1 / px^2; ``belief``, 0 to 1, is that in the stage's step along each edge
+    (m,) and in its place of each tile (n,).
+    """
+    step_precision = belief[0] / (2 * sigma_px**2)
+    place_precision = belief[1] / (FAR_FACTOR * sigma_px) ** 2
     if precision.ndim == 1:
-        right = precision[:, None] * links.offset + step_precision * stage_steps
-        factor = _factor(links, precision + step_precision, len(stage_places), place_precision)
-        return factor.solve(_gather(links, right, len(stage_places)) + place_precision * stage_places)
+        right = precision[:, None] * links.offset + step_precision[:, None] * stage_steps
+        factor = factorised(links, precision + step_precision, place_precision)
+        target = _gather(links, right, len(stage_places)) + place_precision[:, None] * stage_places
+        return np.asarray(factor.solve(target))
     found = np.empty_like(stage_places)
     for axis in (0, 1):
         weight = precision[:, axis]
         right = weight * links.offset[:, axis] + step_precision * stage_steps[:, axis]
-        factor = _factor(links, weight + step_precision, len(stage_places), place_precision)
+        factor = factorised(links, weight + step_precision, place_precision)
         target = _gather(links, right[:, None], len(stage_places))[:, 0]
         found[:, axis] = factor.solve(target + place_precision * stage_places[:, axis])
     return found
@@ -146,15 +156,39 @@ def _gather(links: Links, values: Reals, tiles: int) -> Reals:
     return found
 
 
-def _factor(links: Links, weight: Reals, tiles: int, diagonal: float) -> sparse_linalg.SuperLU:
-    i, j = links.first, links.second
+class Factors(Protocol):
+    """A matrix of which the factors are known."""
+
+    def solve(self, right: Reals, /) -> Reals:
+        """Return the solutions (n, k) for right sides (n, k)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Dense:
+    lower: Reals
+
+    def solve(self, right: Reals, /) -> Reals:
+        solution, _ = lapack.dpotrs(self.lower, right, lower=1)
+        return np.asarray(solution)
+
+
+def factorised(links: Links, weight: Reals, diagonal: Reals) -> Factors:
+    """Return the factors of the normal matrix of edges of weights (m,) and a diagonal (n,)."""
+    i, j, tiles = links.first, links.second, len(diagonal)
     own = np.bincount(i, weight, tiles) + np.bincount(j, weight, tiles) + diagonal
     everyone = np.arange(tiles)
     entries = np.concatenate([-weight, -weight, own])
     where = np.concatenate([i, j, everyone]), np.concatenate([j, i, everyone])
+    if tiles <= _DENSE:
+        whole = np.bincount(where[0] * tiles + where[1], entries, tiles * tiles).reshape(tiles, tiles)
+        lower, failed = lapack.dpotrf(whole, lower=1)
+        if not failed:
+            return _Dense(lower)
     matrix = sparse.csc_matrix((entries, where), shape=(tiles, tiles))
     options = {"SymmetricMode": True}
-    return sparse_linalg.splu(matrix, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options=options)
+    factors = sparse_linalg.splu(matrix, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options=options)
+    return cast("Factors", factors)
 
 
 def components(links: Links, used: Flags, tiles: int) -> tuple[int, Indices]:
@@ -173,21 +207,51 @@ class Robust:
 
     The error granted to all edges begins at that of the stage and shrinks (graduated non-convexity: Yang et
     al., IEEE Robot. Autom. Lett. 5 (2020) 1127, doi:10.1109/LRA.2020.2965893), each time with the weights of
-    Geman and McClure; so a wrong edge loses against the stage before it can pull.
+    Geman and McClure; so a wrong edge loses against the stage before it can pull. The stage has outliers too:
+    what the edges refute of it weighs as little at the end.
+
+    ``belief``: 0 to 1, in the step of the stage along each edge and in the place of each tile. ``barred``:
+    edges that never count.
     """
 
     links: Links
     nominal: Reals
     stage: Stage
+    belief: tuple[Reals, Reals] = field(init=False)
+    barred: Flags = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.trust_stage()
+        self.barred = np.zeros(len(self.links), np.bool_)
+
+    @property
+    def step_px(self) -> float:
+        """Length of the steps along the edges, px."""
+        return float(np.median(np.hypot(*self.links.steps(self.nominal).T))) if len(self.links) else 0.0
 
     @property
     def most_noise_px(self) -> float:
         """The largest error that good edges may have, px."""
-        return NOISE_SHARE * float(np.median(np.hypot(*self.links.steps(self.nominal).T)))
+        return NOISE_SHARE * self.step_px
 
     def stage_places(self) -> Reals:
+        """Return where the stage, its systematic error taken out, says the tiles are."""
         centre = self.nominal.mean(0)
         return np.asarray((self.nominal - centre) @ self.stage.matrix.T + centre)
+
+    def trust_stage(self) -> None:
+        """Believe the stage everywhere."""
+        self.belief = np.ones(len(self.links)), np.ones(len(self.nominal))
+
+    def doubt_stage(self, positions: Reals) -> None:
+        """Believe the stage the less, the more these places refute it."""
+        away = positions - self.stage_places()
+        away -= np.median(away, 0)
+        variance = self.stage.sigma_px**2
+        self.belief = (
+            _belief((self.links.steps(away) ** 2).sum(1) / (2 * variance)),
+            _belief((away**2).sum(1) / (FAR_FACTOR**2 * variance)),
+        )
 
     def at(self, weights: Reals, variance: Reals, *, exact: bool) -> Reals:
         """Return the places for weights (m,) of the edges and variances (m, 2), px^2."""
@@ -195,20 +259,32 @@ class Robust:
         if not exact or np.allclose(precision[:, 0], precision[:, 1], rtol=0.05):
             precision = 2 / (1 / np.maximum(precision, 1e-12)).sum(1)
         places = self.stage_places()
-        return solve(self.links, precision, self.links.steps(places), places, self.stage.sigma_px)
+        return solve(
+            self.links, precision, self.links.steps(places), places, self.stage.sigma_px, self.belief
+        )
 
     def left(self, positions: Reals) -> Reals:
         """Return the differences (m, 2) between edges and places, px."""
         return self.links.offset - self.links.steps(positions)
 
+    def loops(self, good: Flags) -> int:
+        """Return how many loops edges make."""
+        groups, _ = components(self.links, good, len(self.nominal))
+        return int(good.sum()) - (len(self.nominal) - groups)
+
+    @property
+    def least_unknown_px(self) -> float:
+        """Error beyond their covariances assumed of edges where loops are few, px."""
+        return UNKNOWN_SHARE * self.most_noise_px
+
     def noise(self, positions: Reals, good: Flags) -> float:
         """Return by how much the edges' errors exceed their covariances; 1 where no loops of them tell."""
-        edges = int(good.sum())
-        groups, _ = components(self.links, good, len(self.nominal))
-        loops = edges - (len(self.nominal) - groups)
-        most = self.most_noise_px / float(np.sqrt(np.median(self.links.variance)))
+        edges, loops = int(good.sum()), self.loops(good)
+        usual = float(np.sqrt(np.median(self.links.variance)))
+        most = self.most_noise_px / usual
         # a few loops cannot tell distortion from contradiction
-        least = max(1.0, _UNKNOWN_SHARE * most) if loops < max(_FEW_LOOPS, 0.05 * edges) else 1.0
+        few = loops < max(FEW_LOOPS, 0.05 * edges)
+        least = max(1.0, self.least_unknown_px / usual) if few else 1.0
         if loops < 1:
             return least
         chi = np.sqrt((self.left(positions)[good] ** 2 / self.links.variance[good]).sum(1))
@@ -217,12 +293,15 @@ class Robust:
 
     def search(self) -> tuple[Reals, Flags]:
         """Return places and which edges are kept, from nothing."""
-        everything = np.ones(len(self.links), np.bool_)
-        weights = np.ones(len(self.links))
-        positions = self.at(weights, self.links.variance, exact=False)
+        everything = ~self.barred
+        weights = everything.astype(np.float64)
+        for _ in range(_STAGE_ROUNDS):
+            positions = self.at(weights, self.links.variance, exact=False)
+            self.doubt_stage(positions)
         noise = self.noise(positions, everything)
-        if noise < _QUIET and (self._chi2(positions, noise**2 * self.links.variance) < _KNEE**2).all():
+        if noise < _QUIET and (self.chi2(positions, noise**2 * self.links.variance) < _KNEE**2).all():
             return positions, everything
+        self.trust_stage()
         noise = 1.0
         granted = np.sqrt(2) * self.stage.sigma_px
         finest = float(np.sqrt(self.links.variance.min()))
@@ -232,11 +311,12 @@ class Robust:
             positions = self.at(weights, variance, exact=False)
             # of two that contradict, the one that correlates less gives way
             knee = _KNEE**2 * self.links.trust
-            weights = (knee / (knee + self._chi2(positions, variance))) ** 2
+            weights = np.where(self.barred, 0.0, (knee / (knee + self.chi2(positions, variance))) ** 2)
             if granted < self.most_noise_px:
                 noise = self.noise(positions, weights > 0.25)
             granted *= _COOLING
-        return positions, self._chi2(positions, noise**2 * self.links.variance) < _REJECT**2
+        good = self.chi2(positions, noise**2 * self.links.variance) < REJECT**2
+        return positions, good & ~self.barred
 
     def finish(self, positions: Reals, good: Flags, rounds: int = 4) -> tuple[Reals, Reals, Flags]:
         """Return places, weights and kept edges, from places that are nearly right."""
@@ -244,46 +324,21 @@ class Robust:
         weights = np.ones(len(self.links))
         for _ in range(rounds):
             variance = noise**2 * self.links.variance
-            chi2 = self._chi2(positions, variance)
+            chi2 = self.chi2(positions, variance)
             weights = np.where(good, (_KNEE**2 / (_KNEE**2 + chi2)) ** 2, 0.0)
+            self.doubt_stage(positions)
             before, positions = positions, self.at(weights, variance, exact=True)
-            kept = self._chi2(positions, variance) < _REJECT**2
+            kept = (self.chi2(positions, variance) < REJECT**2) & ~self.barred
             moved = float(np.abs(positions - before).max(initial=0.0))
             if (kept == good).all() and moved < 0.01:
                 break
             good = kept
         return positions, np.where(good, weights, 0.0), good
 
-    def rescue(self, positions: Reals, good: Flags) -> Flags:
-        """Return the kept edges, with those for tiles that have lost all of theirs.
-
-        Each such edge proposes a place; that which most of them share wins, of equals that which correlates
-        better and lies nearer to where the stage takes the tile from its neighbours.
-        """
-        links, tiles = self.links, len(positions)
-        kept = np.bincount(links.first[good], minlength=tiles) + np.bincount(
-            links.second[good], minlength=tiles
-        )
-        lost = np.flatnonzero(~good & ((kept[links.first] == 0) != (kept[links.second] == 0)))
-        if not len(lost):
-            return good
-        sign = np.where(kept[links.second[lost]] == 0, 1.0, -1.0)
-        tile = np.where(sign > 0, links.second[lost], links.first[lost])
-        anchor = positions[np.where(sign > 0, links.first[lost], links.second[lost])]
-        proposed = anchor + sign[:, None] * links.offset[lost]
-        expected = anchor + sign[:, None] * (links.steps(self.nominal) @ self.stage.matrix.T)[lost]
-        variance = self.noise(positions, good) ** 2 * links.variance[lost]
-        good = good.copy()
-        for one in np.unique(tile):
-            own = np.flatnonzero(tile == one)
-            chi2 = ((proposed[own, None] - proposed[own]) ** 2 / (variance[own, None] + variance[own])).sum(2)
-            agree = chi2 < _REJECT**2
-            far2 = ((proposed[own] - expected[own].mean(0)) ** 2).sum(1) / (2 * self.stage.sigma_px**2)
-            score = _AGREEING * agree.sum(1) + 4 * np.log(links.trust[lost[own]]) - far2 / 2
-            best = int(np.argmax(score))
-            if far2[best] < _REJECT**2:
-                good[lost[own[agree[best]]]] = True
-        return good
-
-    def _chi2(self, positions: Reals, variance: Reals) -> Reals:
+    def chi2(self, positions: Reals, variance: Reals) -> Reals:
+        """Return the squared differences of edges and places over variances (m, 2), summed over both axes."""
         return np.asarray((self.left(positions) ** 2 / variance).sum(1))
+
+
+def _belief(chi2: Reals) -> Reals:
+    return np.maximum((_KNEE**2 / (_KNEE**2 + chi2)) ** 2, _LEAST_BELIEF)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -14,11 +14,13 @@ WEIGHT_STEPS: Final = 8
 _STEPS: Final = np.float32(WEIGHT_STEPS)
 _MOST: Final = np.float32(65535)
 FAST: Final = {"contract", "reassoc", "nsz", "arcp", "nnan"}
+SAME: Final = {"contract", "nsz", "nnan"}
+"""No reassociation: a pixel is the same wherever a strip or an area begins."""
 
 Floats = npt.NDArray[np.float32]
 
 
-@njit(cache=True, nogil=True, fastmath=FAST)
+@njit(cache=True, nogil=True, fastmath=SAME)
 def fill_maps(
     points: Floats,
     first: int,
@@ -35,27 +37,41 @@ def fill_maps(
     row ``first`` of them.
     """
     height, width = map_x.shape
+    for i in range(height):
+        for k in range(points.shape[1] - 1):
+            begin, end = k * step, min((k + 1) * step, width)
+            if end <= begin:
+                break
+            x, y, slope_x, slope_y = line(points, first, i, step, k)
+            to_x, to_y = map_x[i, begin:end], map_y[i, begin:end]
+            for j in range(end - begin):
+                to_x[j] = x + np.float32(j) * slope_x
+                to_y[j] = y + np.float32(j) * slope_y
+            fill_depth(columns, rows, x, y, slope_x, slope_y, weight[i, begin:end])
+
+
+@njit(cache=True, nogil=True, fastmath=SAME)
+def line(points: Any, first: int, i: int, step: int, k: int) -> Any:
+    """Return where row ``i`` is at node ``k``, and by how much it goes on a pixel: x, y, and slopes."""
+    part = np.float32(1.0 / step)
+    node, t = first + i // step, np.float32(i % step) * part
+    above, below = points[node], points[node + 1]
+    x = above[k, 0] + t * (below[k, 0] - above[k, 0])
+    y = above[k, 1] + t * (below[k, 1] - above[k, 1])
+    slope_x = (above[k + 1, 0] + t * (below[k + 1, 0] - above[k + 1, 0]) - x) * part
+    slope_y = (above[k + 1, 1] + t * (below[k + 1, 1] - above[k + 1, 1]) - y) * part
+    return x, y, slope_x, slope_y
+
+
+@njit(cache=True, nogil=True, fastmath=SAME)
+def fill_depth(columns: int, rows: int, x0: Any, y0: Any, slope_x: Any, slope_y: Any, to: Any) -> None:
+    """Fill in the distance to the tile's edge along a line."""
     half_x, half_y = np.float32(columns / 2), np.float32(rows / 2)
     centre_x, centre_y = np.float32((columns - 1) / 2), np.float32((rows - 1) / 2)
-    part = np.float32(1.0 / step)
-    nodes = points.shape[1]
-    for i in range(height):
-        node = first + i // step
-        t = np.float32(i % step) * part
-        to_x, to_y, deep = map_x[i], map_y[i], weight[i]
-        for k in range(nodes - 1):
-            x0 = points[node, k, 0] + t * (points[node + 1, k, 0] - points[node, k, 0])
-            y0 = points[node, k, 1] + t * (points[node + 1, k, 1] - points[node, k, 1])
-            x1 = points[node, k + 1, 0] + t * (points[node + 1, k + 1, 0] - points[node, k + 1, 0])
-            y1 = points[node, k + 1, 1] + t * (points[node + 1, k + 1, 1] - points[node, k + 1, 1])
-            slope_x, slope_y = (x1 - x0) * part, (y1 - y0) * part
-            part_x, part_y = to_x[k * step : (k + 1) * step], to_y[k * step : (k + 1) * step]
-            for j in range(len(part_x)):
-                part_x[j] = x0 + np.float32(j) * slope_x
-                part_y[j] = y0 + np.float32(j) * slope_y
-        for j in range(width):
-            inside = min(half_x - abs(to_x[j] - centre_x), half_y - abs(to_y[j] - centre_y))
-            deep[j] = np.int32(min(max(inside * _STEPS + np.float32(1), np.float32(0)), _MOST))
+    for j in range(len(to)):
+        x, y = x0 + np.float32(j) * slope_x, y0 + np.float32(j) * slope_y
+        inside = min(half_x - abs(x - centre_x), half_y - abs(y - centre_y))
+        to[j] = np.int32(min(max(inside * _STEPS + np.float32(1), np.float32(0)), _MOST))
 
 
 @njit(cache=True, nogil=True)

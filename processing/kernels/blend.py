@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -24,87 +23,121 @@ from processing.kernels.compiled import njit
 
 FEATHER_STEPS: Final = 1000
 """Weight of a pixel that lies as deep as the feather is wide; 65 of them can lie one on another."""
+FRACTIONS: Final = {"uint8": 256, "uint16": 1}
+"""Parts of a count that are summed: as many as 32 bits hold, with 65 tiles one on another."""
 
 Pixels = npt.NDArray[np.number[Any]]
 Weights = npt.NDArray[np.uint16]
 Totals = npt.NDArray[np.uint32]
 
 
-@njit(cache=True, nogil=True, fastmath=FAST)
 def blend_flat(
-    image: Pixels,
-    weights: Weights,
-    y: int,
-    x: int,
-    pixels: Pixels,
-    weight: Weights,
-    top: int,
-    left: int,
-    height: int,
-    width: int,
-    gain: float,
-    offset: float,
-    highest: float,
+    image: Pixels, weights: Weights, pixels: Pixels, weight: Weights, gain: float, offset: float
 ) -> None:
-    """Take pixels that lie deeper in this tile.
+    """Take pixels that lie deeper in this tile: they become ``gain * counts + offset``.
 
-    ``image`` and ``weights`` are changed from (y, x) on by ``pixels`` and ``weight`` from (top, left) on,
-    over ``height`` by ``width`` px. A pixel becomes ``gain * counts + offset``, 1 to ``highest``.
+    Parameters
+    ----------
+    image, weights
+        (y, x) uint8 or uint16, and uint16: what is there, changed in place.
+    pixels, weight
+        (y, x) of the tile; it has data where ``weight`` is above 0.
+    gain, offset
+        Of the tile, counts.
     """
-    factor, add = np.float32(gain), np.float32(offset + 0.5)
-    low, high = np.float32(1), np.float32(highest)
-    for i in range(height):
-        to, deep, of, new = image[y + i], weights[y + i], pixels[top + i], weight[top + i]
-        for j in range(width):
-            if new[left + j] > deep[x + j]:
-                deep[x + j] = new[left + j]
-                to[x + j] = min(max(np.float32(of[left + j]) * factor + add, low), high)
+    if (gain, offset) == (1.0, 0.0) and pixels.dtype == image.dtype:
+        _copy_deeper(image, weights, pixels, weight)
+    else:
+        _scale_deeper(image, weights, pixels, weight, gain, offset, _highest(image))
 
 
-@njit(cache=True, nogil=True, fastmath=FAST)
 def blend_feather(
     image: Pixels,
     weights: Weights,
     totals: Totals,
-    y: int,
-    x: int,
     pixels: Pixels,
     weight: Weights,
-    top: int,
-    left: int,
-    height: int,
-    width: int,
+    gain: float,
+    offset: float,
+    feather: int,
+) -> None:
+    """Add a tile to the sums, and set the image to their quotient; see `blend_flat`.
+
+    ``feather`` is the depth of full weight, in the steps of ``weight``; ``weights`` and ``totals`` are the
+    sums of weights and of weighted counts, these in parts of `FRACTIONS`.
+    """
+    _add(
+        image, weights, totals, pixels, weight, gain, offset, _highest(image), feather,
+        FRACTIONS[image.dtype.name],
+    )  # fmt: skip
+
+
+def _highest(image: Pixels) -> float:
+    return float(2 ** (8 * image.itemsize) - 1)
+
+
+# as selections and not as branches: so the compiler works on many pixels at a time
+@njit(cache=True, nogil=True)
+def _copy_deeper(image: Pixels, weights: Weights, pixels: Pixels, weight: Weights) -> None:
+    for i in range(image.shape[0]):
+        to, deep, of, new = image[i], weights[i], pixels[i], weight[i]
+        for j in range(len(to)):
+            counts = of[j] if of[j] > 0 else of[j] + (of[j] == 0)
+            to[j] = counts if new[j] > deep[j] else to[j]
+            deep[j] = new[j] if new[j] > deep[j] else deep[j]
+
+
+@njit(cache=True, nogil=True, fastmath=FAST)
+def _scale_deeper(
+    image: Pixels,
+    weights: Weights,
+    pixels: Pixels,
+    weight: Weights,
+    gain: float,
+    offset: float,
+    highest: float,
+) -> None:
+    factor, add = np.float32(gain), np.float32(offset + 0.5)
+    low, high = np.float32(1), np.float32(highest)
+    for i in range(image.shape[0]):
+        to, deep, of, new = image[i], weights[i], pixels[i], weight[i]
+        for j in range(len(to)):
+            counts = np.int32(min(max(np.float32(of[j]) * factor + add, low), high))
+            to[j] = counts if new[j] > deep[j] else np.int32(to[j])
+            deep[j] = new[j] if new[j] > deep[j] else deep[j]
+
+
+@njit(cache=True, nogil=True, fastmath=FAST)
+def _add(
+    image: Pixels,
+    weights: Weights,
+    totals: Totals,
+    pixels: Pixels,
+    weight: Weights,
     gain: float,
     offset: float,
     highest: float,
     feather: int,
     fraction: int,
 ) -> None:
-    """Add a tile to the sums, and set the image to their quotient; see `blend_flat`.
-
-    ``feather`` is the depth of full weight, in the steps of ``weight``; counts are summed in units of
-    1 / ``fraction``.
-    """
     scale = np.float32(fraction)
     factor, add = np.float32(gain) * scale, np.float32(offset) * scale + np.float32(0.5)
     high = np.float32(highest) * scale
     part = np.float32(FEATHER_STEPS) / np.float32(feather)
-    for i in range(height):
-        to, sums, total = image[y + i], weights[y + i], totals[y + i]
-        of, new = pixels[top + i], weight[top + i]
-        for j in range(width):
-            depth = new[left + j]
-            if depth == 0:
+    for i in range(image.shape[0]):
+        to, sums, total, of, new = image[i], weights[i], totals[i], pixels[i], weight[i]
+        for j in range(len(to)):
+            if new[j] == 0:
                 continue
-            own = np.uint32(min(max(np.float32(depth) * part, np.float32(1)), np.float32(FEATHER_STEPS)))
-            together = np.uint32(sums[x + j]) + own
+            own = np.uint32(min(max(np.float32(new[j]) * part, np.float32(1)), np.float32(FEATHER_STEPS)))
+            together = np.uint32(sums[j]) + own
             if together > np.uint32(65535):
                 continue
-            counts = min(max(np.float32(of[left + j]) * factor + add, np.float32(0)), high)
-            total[x + j] += np.uint32(counts) * own
-            sums[x + j] = together
-            mean = (total[x + j] // together + np.uint32(fraction // 2)) // np.uint32(fraction)
-            to[x + j] = max(mean, np.uint32(1))
+            counts = min(max(np.float32(of[j]) * factor + add, np.float32(0)), high)
+            total[j] += np.uint32(counts) * own
+            sums[j] = together
+            mean = (total[j] // together + np.uint32(fraction // 2)) // np.uint32(fraction)
+            to[j] = max(mean, np.uint32(1))
 
 
 def sums_of(weight: Weights, feather: int) -> Weights:
@@ -124,31 +157,28 @@ def halve(image: Pixels, out: Pixels) -> None:
     out
         (y, x) of the same dtype; 0 where none of the four has data.
     """
-    if out.size:
-        cv2.resize(image, out.shape[::-1], dst=out, interpolation=cv2.INTER_AREA)
-        _halve_gaps(image, out)
+    _halve(image, out)
 
 
 @njit(cache=True, nogil=True)
-def _halve_gaps(image: Pixels, out: Pixels) -> None:
-    """Set right the rows of a halved image that have pixels without data."""
-    rows, columns = out.shape
-    for i in range(rows):
+def _halve(image: Pixels, out: Pixels) -> None:
+    columns = out.shape[1]
+    for i in range(out.shape[0]):
         above, below, to = image[2 * i], image[2 * i + 1], out[i]
         gaps = False
         for j in range(2 * columns):
             gaps |= (above[j] == 0) | (below[j] == 0)
         if not gaps:
+            for j in range(columns):
+                a, b = np.uint32(above[2 * j]), np.uint32(above[2 * j + 1])
+                c, d = np.uint32(below[2 * j]), np.uint32(below[2 * j + 1])
+                to[j] = (a + b + c + d + np.uint32(2)) >> np.uint32(2)
             continue
         for j in range(columns):
             a, b = np.uint32(above[2 * j]), np.uint32(above[2 * j + 1])
             c, d = np.uint32(below[2 * j]), np.uint32(below[2 * j + 1])
             covered = np.uint32(a > 0) + np.uint32(b > 0) + np.uint32(c > 0) + np.uint32(d > 0)
-            total = a + b + c + d
-            if covered == 4:
-                to[j] = (total + np.uint32(2)) >> np.uint32(2)
-            else:
-                to[j] = (total + covered // np.uint32(2)) // max(covered, np.uint32(1))
+            to[j] = (a + b + c + d + covered // np.uint32(2)) // max(covered, np.uint32(1))
 
 
 def halves(image: Pixels, steps: int) -> Iterator[Pixels]:

@@ -7,7 +7,7 @@ binned by 2, and then placed below a pixel (`processing.kernels.subpixel`).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import cv2
@@ -59,6 +59,7 @@ def match_blocks(
     block_px: int = 64,
     search_px: int = 24,
     min_ncc: float = 0.5,
+    most: int | None = None,
 ) -> BlockMatches:
     """Return where blocks of the overlap of two tiles are found in the other tile.
 
@@ -74,6 +75,8 @@ def match_blocks(
         How far a block may lie from where the offset puts it, on each axis.
     min_ncc
         Least correlation of a block.
+    most
+        Blocks that are looked for, about, spread evenly; None: all that there is room for.
 
     Returns
     -------
@@ -87,7 +90,7 @@ def match_blocks(
     """
     check_tiles(first, second)
     if all(map(math.isfinite, offset_px)):
-        overlap = _Overlap.of(first, second, offset_px, block_px, search_px)
+        overlap = _Overlap.of(first, second, offset_px, block_px, search_px, most)
         if overlap is not None:
             best = np.empty((0, 5))
             for sigma_px in _SIGMAS_PX:
@@ -124,6 +127,13 @@ def _side(first_px: int, second_px: int, corner_px: float, block: int, search: i
     return _Side(cuts[0], cuts[1], shift, tuple(dict.fromkeys(starts)))
 
 
+def _thinned(side: _Side, factor: float) -> _Side:
+    """Return an axis with fewer blocks by a factor, but two at least: those at both ends."""
+    count = len(side.starts)
+    kept = np.linspace(0, count - 1, max(min(2, count), round(count / factor))).round().astype(int)
+    return replace(side, starts=tuple(side.starts[k] for k in kept))
+
+
 class _Overlap:
     """What two tiles share, and a little around it."""
 
@@ -137,7 +147,13 @@ class _Overlap:
 
     @classmethod
     def of(
-        cls, first: Image, second: Image, offset_px: tuple[float, float], block_px: int, search_px: int
+        cls,
+        first: Image,
+        second: Image,
+        offset_px: tuple[float, float],
+        block_px: int,
+        search_px: int,
+        most: int | None,
     ) -> _Overlap | None:
         """Return the overlap, or None where there is too little."""
         corner = [offset_px[axis] + (first.shape[1 - axis] - second.shape[1 - axis]) / 2 for axis in (0, 1)]
@@ -152,6 +168,8 @@ class _Overlap:
             _side(first.shape[1 - axis], second.shape[1 - axis], corner[axis], block, search)
             for axis in (0, 1)
         )
+        excess = 1.0 if most is None else max(1.0, len(x.starts) * len(y.starts) / most)
+        x, y = _thinned(x, excess**0.5), _thinned(y, excess**0.5)
         cuts = first[y.first, x.first], second[y.second, x.second]
         if any(map(fault, cuts)):
             return None
@@ -161,7 +179,7 @@ class _Overlap:
     def found(self, sigma_px: float, min_ncc: float) -> tuple[Points, int]:
         """Return the blocks found (x, y in the first, x, y in the second, NCC), and how many had texture."""
         fine = smoothed(self._images[0], sigma_px), smoothed(self._images[1], sigma_px)
-        coarse = binned(levelled(fine[0], sigma_px), 2), binned(levelled(fine[1], sigma_px), 2)
+        coarse = levelled(binned(fine[0], 2), sigma_px, 2), levelled(binned(fine[1], 2), sigma_px, 2)
         places = [(x, y) for y in self._y.starts for x in self._x.starts]
         contrast = np.array([self._contrast(coarse, place) for place in places])
         textured = contrast >= _TEXTURED * np.quantile(contrast, 0.9)

@@ -38,6 +38,8 @@ _WIDER: Final = (1.0, 2.0, 4.0)
 """How much blurrier to look where the fraction does not settle: a field may bend by more than a structure."""
 _MOST_FINE_PX: Final = 1 << 20
 """Overlap from where on pixels are binned by 2: the fraction is known far better than it matters."""
+_NEAR_PX: Final = 2.0
+"""Shift up to which the overlap was cut well enough."""
 _FLOOR_PX2: Final = 0.002**2
 """Variance of what the interpolation itself gets wrong."""
 
@@ -59,6 +61,9 @@ class PairOptions:
         Wrong peaks a search that would be taken for right by height alone.
     candidates
         How many of the highest peaks are compared on the overlap itself.
+    most_blocks
+        Blocks of an accepted pair that are looked for, about (`processing.kernels.blocks`); None: all that
+        there is room for.
     """
 
     search_px: float = 64.0
@@ -66,6 +71,7 @@ class PairOptions:
     min_z: float | None = None
     false_rate: float = 1e-6
     candidates: int = 4
+    most_blocks: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +267,7 @@ def _refined(
         reach = max(1.0, min(reach_px, (side - 14) / 4))
         refined = refine(band(parts[0], sigma_px), band(parts[1], sigma_px), reach)
         lag = whole[0] + refined.dx_px, whole[1] + refined.dy_px
-        if not refined.settled or max(abs(refined.dx_px), abs(refined.dy_px)) <= 1.0:
+        if not refined.settled or max(abs(refined.dx_px), abs(refined.dy_px)) <= _NEAR_PX:
             break
         whole = round(lag[0]), round(lag[1])
     return refined, lag

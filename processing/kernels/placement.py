@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -9,6 +10,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from processing.kernels._placement_groups import doubts, merged, too_weak
+from processing.kernels._placement_loops import close, few_loops
 from processing.kernels._placement_solve import Flags, Indices, Links, Reals, Robust, components, fit_stage
 from processing.kernels.prediction import Prediction, Predictor
 
@@ -32,6 +35,8 @@ class Edge:
         xx, xy, yy of that, px^2.
     ncc
         Correlation coefficient of the overlap, above 0 to 1.
+    z
+        Height of the peak in standard deviations, above 0; NaN: not known.
     """
 
     first: int
@@ -40,6 +45,7 @@ class Edge:
     dy_px: float
     covariance_px2: tuple[float, float, float]
     ncc: float
+    z: float = math.nan
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -121,32 +127,40 @@ def place(
         raise ValueError(f"stage_sigma_px = {stage_sigma_px} must be above 0")
     links = _links(edges, len(nominal))
     everything = np.ones(len(links), np.bool_)
-    stage = fit_stage(nominal, links, everything, stage_sigma_px)
-    robust = Robust(links, nominal, stage)
+    robust = Robust(links, nominal, fit_stage(nominal, links, everything, stage_sigma_px))
     if len(links):
-        positions, weights, good = _solved(robust, start, stage_sigma_px)
-    else:
-        positions, weights, good = robust.stage_places(), np.zeros(0), everything
-    return _placement(robust, positions, weights, good)
+        return _solved(robust, start, stage_sigma_px)
+    return _placement(robust, robust.stage_places(), np.zeros(0), everything, {})
 
 
-def _solved(robust: Robust, start: Placement | None, sigma_px: float | None) -> tuple[Reals, Reals, Flags]:
+def _solved(robust: Robust, start: Placement | None, sigma_px: float | None) -> Placement:
     links = robust.links
+    if few_loops(robust):
+        return _of_few_loops(robust, sigma_px)
     if start is not None and len(start.rejected) <= len(links):
         good = np.ones(len(links), np.bool_)
         good[: len(start.rejected)] = ~start.rejected
         found = robust.finish(robust.at(good.astype(np.float64), links.variance, exact=False), good)
         if (found[2] == good).all():
-            return found
+            return _placement(robust, *found, doubts(robust, found[0], found[2]))
     positions, good = robust.search()
-    stage = fit_stage(robust.nominal, links, good, sigma_px)
-    robust.stage = stage
+    robust.stage = fit_stage(robust.nominal, links, good, sigma_px)
     found = robust.finish(positions, good)
-    rescued = robust.rescue(found[0], found[2])
-    if (rescued == found[2]).all():
-        return found
-    positions = robust.at(rescued.astype(np.float64), links.variance, exact=False)
-    return robust.finish(positions, rescued)
+    positions, joined = merged(robust, found[0], found[2])
+    if not (joined == found[2]).all():
+        found = robust.finish(positions, joined)
+    return _placement(robust, *found, doubts(robust, found[0], found[2]))
+
+
+def _of_few_loops(robust: Robust, sigma_px: float | None) -> Placement:
+    """Place tiles whose edges make few loops or none: each edge has its say before the stage."""
+    links = robust.links
+    robust.barred = too_weak(robust, ~robust.barred)
+    closed = close(robust)
+    robust.barred = ~closed.good
+    robust.stage = fit_stage(robust.nominal, links, closed.good, sigma_px)
+    found = robust.finish(closed.positions, closed.good)
+    return _placement(robust, *found, doubts(robust, found[0], found[2]) | closed.doubts)
 
 
 def _links(edges: Sequence[Edge], tiles: int) -> Links:
@@ -156,12 +170,13 @@ def _links(edges: Sequence[Edge], tiles: int) -> Links:
     """
     table = np.array(
         [
-            (e.first, e.second, e.dx_px, e.dy_px, e.covariance_px2[0], e.covariance_px2[2], e.ncc)
+            (e.first, e.second, e.dx_px, e.dy_px, e.covariance_px2[0], e.covariance_px2[2], e.ncc, e.z)
             for e in edges
         ],
         np.float64,
-    ).reshape(-1, 7)
-    for k, row in enumerate(table[~np.isfinite(table).all(1)][:1]):
+    ).reshape(-1, 8)
+    for k in np.flatnonzero(~np.isfinite(table[:, :7]).all(1))[:1]:
+        row = table[k, :7]
         raise ValueError(
             f"edge {k} between tiles {row[0]:.0f} and {row[1]:.0f} is not finite: {row.tolist()}"
         )
@@ -175,10 +190,16 @@ def _links(edges: Sequence[Edge], tiles: int) -> Links:
     ncc = np.clip(table[:, 6], _LEAST_NCC, 1.0)
     variance = (np.maximum(table[:, 4:6], 0.0) + _FLOOR_PX**2) / ncc[:, None]
     trust = np.minimum(1.0, (ncc / np.median(ncc)) ** 2) if len(ncc) else ncc
+    known = np.isfinite(table[:, 7])
+    if known.any():
+        z = np.where(known, table[:, 7], np.median(table[known, 7]))
+        trust = trust * np.clip(z / np.median(z), 0.01, 1.0)
     return Links(first, second, table[:, 2:4], variance, trust)
 
 
-def _placement(robust: Robust, positions: Reals, weights: Reals, good: Flags) -> Placement:
+def _placement(
+    robust: Robust, positions: Reals, weights: Reals, good: Flags, doubtful: dict[int, str]
+) -> Placement:
     links, tiles = robust.links, len(positions)
     matrix = robust.stage.matrix
     affine = np.column_stack([matrix, robust.stage_places()[0] - matrix @ robust.nominal[0]])
@@ -187,7 +208,7 @@ def _placement(robust: Robust, positions: Reals, weights: Reals, good: Flags) ->
     return Placement(
         positions,
         degree > 0,
-        _reasons(degree, _degree(links, ~good, tiles), component),
+        _reasons(degree, _degree(links, ~good, tiles), component, doubtful),
         np.hypot(*robust.left(positions).T),
         weights,
         ~good,
@@ -201,7 +222,9 @@ def _degree(links: Links, used: Flags, tiles: int) -> npt.NDArray[np.intp]:
     return np.bincount(links.first[used], minlength=tiles) + np.bincount(links.second[used], minlength=tiles)
 
 
-def _reasons(kept: Indices, dropped: Indices, component: Indices) -> tuple[str, ...]:
+def _reasons(
+    kept: Indices, dropped: Indices, component: Indices, doubtful: dict[int, str]
+) -> tuple[str, ...]:
     """Say of each tile why it is not matched, or what is doubtful."""
     sizes = np.bincount(component)
     main = int(np.argmax(sizes))
@@ -218,4 +241,6 @@ def _reasons(kept: Indices, dropped: Indices, component: Indices) -> tuple[str, 
                 f"island: {sizes[component[i]]} tiles that no match joins to the others; "
                 "the stage places them as a whole"
             )
+    for tile, text in doubtful.items():
+        reasons[tile] = f"{reasons[tile]}; {text}" if reasons[tile] else text
     return tuple(reasons)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Final, Literal, Protocol
 
 import cv2
@@ -19,9 +18,12 @@ import numpy as np
 import numpy.typing as npt
 
 from processing.kernels import _warp
+from processing.kernels._cubic import warp_cubic
+from processing.kernels._undistort import Field as Field
+from processing.kernels._undistort import step_px, undo
 
 Image = npt.NDArray[np.number[Any]]
-Points = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.float32]
 Matrix = tuple[tuple[float, float], tuple[float, float]]
 Interpolation = Literal["linear", "cubic", "lanczos"]
 IDENTITY: Final[Matrix] = ((1.0, 0.0), (0.0, 1.0))
@@ -29,26 +31,12 @@ WEIGHT_STEPS: Final = _warp.WEIGHT_STEPS
 """Steps of a weight a px."""
 _METHODS: Final = {"linear": cv2.INTER_LINEAR, "cubic": cv2.INTER_CUBIC, "lanczos": cv2.INTER_LANCZOS4}
 _SUPPORT_PX: Final = {"linear": 1, "cubic": 2, "lanczos": 4}
-_NODES: Final = 128
-_FINEST_PX: Final = 4
-_ITERATIONS: Final = 50
-_UNDONE_PX: Final = 1e-3
-_STRIP_PX: Final = 1 << 20
+_STRIP_PX: Final = 1 << 17
+"""Drawn at a time: so much stays in a core's cache."""
 _NO_SHIFT_PX: Final = 1 / 64
+_CUBIC_REACH: Final = 2
 _CUBIC: Final = -0.75
 """The free parameter of OpenCV's cubic kernel (Keys, doi:10.1109/TASSP.1981.1163711)."""
-
-
-class Field(Protocol):
-    """A distortion that all tiles share."""
-
-    def __hash__(self) -> int:
-        """Return a hash: fields are told apart by it."""
-        ...
-
-    def displacement_px(self, points_px: npt.NDArray[np.float64], /) -> npt.NDArray[np.float64]:
-        """Return D at points (..., 2) from the tile's centre, (..., 2) px."""
-        ...
 
 
 class Reference(Protocol):
@@ -155,6 +143,7 @@ def render_tile(
     mask: npt.NDArray[np.bool_] | None = None,
     reference: Reference | None = None,
     interpolation: Interpolation = "cubic",
+    within: Area | None = None,
 ) -> Patch:
     """Return a tile as it is drawn.
 
@@ -170,6 +159,8 @@ def render_tile(
         Flat-field correction, done first.
     interpolation
         "cubic", or "linear" (a third of the time, smoother), or "lanczos" (four times, sharper).
+    within
+        Draw only what lies there, and a few pixels more; None: all.
 
     Raises
     ------
@@ -184,15 +175,51 @@ def render_tile(
         mask = finite if mask is None else mask & finite
         image = np.where(finite, image, np.float32(0))
     if transform.field is None and transform.matrix == IDENTITY and interpolation == "cubic":
-        patch = _shifted(image, transform)
+        patch = _shifted(image, transform, within)
     else:
-        patch = _warped(image, transform, interpolation)
+        patch = _warped(image, transform, interpolation, within)
     if mask is not None and not mask.all():
         near = 2 * _SUPPORT_PX[interpolation] - 1
         usable = cv2.erode(mask.astype(np.uint8), np.ones((near, near), np.uint8), borderValue=1)
-        drawn = _warped(255 * usable, transform, "linear")
+        drawn = _warped(255 * usable, transform, "linear", within)
         patch.weight[drawn.pixels < 255] = 0
     return patch
+
+
+def render_strips(
+    image: Image,
+    transform: TileTransform,
+    *,
+    reference: Reference | None = None,
+    interpolation: Interpolation = "cubic",
+    within: Area | None = None,
+) -> Iterator[Patch]:
+    """Yield a tile as `render_tile` draws it, but in strips from its top; each is lost with the next.
+
+    A strip stays in the cache until it has been put into the mosaic: half the time of a whole tile. Raises as
+    `render_tile` does.
+    """
+    _check(image, None, transform)
+    if image.dtype == np.float32 and not np.isfinite(image).all():
+        yield render_tile(image, transform, reference=reference, interpolation=interpolation, within=within)
+        return
+    if reference is not None:
+        image = reference.apply(image)
+    rows, columns = image.shape
+    step = step_px(rows, columns)
+    area = _drawn(footprint(transform, (rows, columns)), within, step)
+    if transform.field is None and transform.matrix == IDENTITY and interpolation == "cubic":
+        strip = step * max(1, _STRIP_PX // (step * max(1, area.x1 - area.x0)))
+        for top in range(area.y0, area.y1, strip):
+            yield _shifted(image, transform, area & Area(area.x0, top, area.x1, top + strip))
+        return
+    width = area.x1 - area.x0
+    pixels, weight = np.empty((0, width), image.dtype), np.empty((0, width), np.uint16)
+    for one in _strips(area, transform, (rows, columns)):
+        if not len(pixels):
+            pixels, weight = (np.empty((one.count, width), kind) for kind in (image.dtype, np.uint16))
+        one.draw(image, interpolation, pixels[: one.count], weight[: one.count])
+        yield Patch(pixels[: one.count], weight[: one.count], (area.x0, area.y0 + one.top))
 
 
 def tile_weight(transform: TileTransform, shape: tuple[int, int]) -> Patch:
@@ -202,8 +229,8 @@ def tile_weight(transform: TileTransform, shape: tuple[int, int]) -> Patch:
     if transform.field is None and transform.matrix == IDENTITY:
         _warp.straight_weight(*_edges(area, transform, shape), weight)
     else:
-        for _ in _strips(area, transform, shape, weight):
-            pass
+        for strip in _strips(area, transform, shape):
+            strip.fill(shape, weight[strip.top : strip.top + strip.count])
     return Patch(np.empty((0, 0), np.uint8), weight, (area.x0, area.y0))
 
 
@@ -232,27 +259,43 @@ def _edges(
     )
 
 
-def _shifted(image: Image, transform: TileTransform) -> Patch:
+def _drawn(whole: Area, within: Area | None, step: int) -> Area:
+    """Return the part of a tile's area that is drawn: it begins at a node of the whole."""
+    if within is None:
+        return whole
+    if not whole & within:
+        return Area(whole.x0, whole.y0, whole.x0, whole.y0)
+    x0, y0 = (
+        first + max(0, start - first) // step * step
+        for first, start in ((whole.x0, within.x0), (whole.y0, within.y0))
+    )
+    return Area(x0, y0, min(whole.x1, within.x1), min(whole.y1, within.y1))
+
+
+def _shifted(image: Image, transform: TileTransform, within: Area | None) -> Patch:
     """Return a tile that is moved only: copied, or filtered along rows and columns."""
     rows, columns = image.shape
-    area = footprint(transform, (rows, columns))
+    whole = footprint(transform, (rows, columns))
+    area = _drawn(whole, within, step_px(rows, columns))
     weight = np.empty((area.y1 - area.y0, area.x1 - area.x0), np.uint16)
+    if not area:
+        return Patch(np.empty(weight.shape, image.dtype), weight, (area.x0, area.y0))
     _warp.straight_weight(*_edges(area, transform, (rows, columns)), weight)
     corner = transform.position_px[0] - (columns - 1) / 2, transform.position_px[1] - (rows - 1) / 2
-    # pixel 0 of the patch lies at these columns and rows of the image
-    starts = area.x0 - corner[0], area.y0 - corner[1]
+    # pixel 0 of the whole lies at these columns and rows of the image
+    starts = whole.x0 - corner[0], whole.y0 - corner[1]
+    x0, y0 = area.x0 - whole.x0 + round(starts[0]), area.y0 - whole.y0 + round(starts[1])
+    x1, y1 = x0 + weight.shape[1], y0 + weight.shape[0]
+    first = max(0, y0 - _CUBIC_REACH)
+    pixels = image[first : y1 + _CUBIC_REACH]
     fractions = [start - round(start) for start in starts]
-    pixels = image
     if any(abs(fraction) > _NO_SHIFT_PX for fraction in fractions):
         across, down = (_cubic_kernel(fraction) for fraction in fractions)
-        pixels = cv2.sepFilter2D(image, -1, across, down, borderType=cv2.BORDER_REPLICATE)
-    left, top = (max(0, -round(start)) for start in starts)
-    height, width = weight.shape
-    first_x, first_y = (max(0, round(start)) for start in starts)
-    pixels = pixels[first_y : first_y + height - top, first_x : first_x + width - left]
-    missing = height - top - pixels.shape[0], width - left - pixels.shape[1]
-    if left or top or any(missing):
-        pixels = cv2.copyMakeBorder(pixels, top, missing[0], left, missing[1], cv2.BORDER_REPLICATE)
+        pixels = cv2.sepFilter2D(pixels, -1, across, down, borderType=cv2.BORDER_REPLICATE)
+    pixels = pixels[max(0, y0) - first : min(y1, rows) - first, max(0, x0) : min(x1, columns)]
+    missing = max(0, -y0), max(0, y1 - rows), max(0, -x0), max(0, x1 - columns)
+    if any(missing):
+        pixels = cv2.copyMakeBorder(pixels, *missing, cv2.BORDER_REPLICATE)
     return Patch(pixels, weight, (area.x0, area.y0))
 
 
@@ -264,92 +307,63 @@ def _cubic_kernel(fraction: float) -> npt.NDArray[np.float64]:
     return np.where(distance <= 1, near, np.where(distance < 2, far, 0.0))
 
 
-def _warped(image: Image, transform: TileTransform, interpolation: Interpolation) -> Patch:
+def _warped(
+    image: Image, transform: TileTransform, interpolation: Interpolation, within: Area | None
+) -> Patch:
     rows, columns = image.shape
-    area = footprint(transform, (rows, columns))
+    area = _drawn(footprint(transform, (rows, columns)), within, step_px(rows, columns))
     weight = np.empty((area.y1 - area.y0, area.x1 - area.x0), np.uint16)
     pixels = np.empty(weight.shape, image.dtype)
-    for strip, map_x, map_y in _strips(area, transform, (rows, columns), weight):
-        cv2.remap(
-            image, map_x, map_y, _METHODS[interpolation], dst=pixels[strip], borderMode=cv2.BORDER_REPLICATE
-        )
+    for strip in _strips(area, transform, (rows, columns)):
+        lines = slice(strip.top, strip.top + strip.count)
+        strip.draw(image, interpolation, pixels[lines], weight[lines])
     return Patch(pixels, weight, (area.x0, area.y0))
 
 
-def _strips(
-    area: Area, transform: TileTransform, shape: tuple[int, int], weight: npt.NDArray[np.uint16]
-) -> Iterator[tuple[slice, npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
-    """Yield ``(rows, map_x, map_y)`` of strips of an area; each has its part of ``weight`` filled in."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Strip:
+    """Some rows of an area, ``top`` and on; ``points`` are where its nodes lie in the image."""
+
+    top: int
+    count: int
+    points: Floats
+    step: int
+    maps: Floats
+
+    def draw(
+        self, image: Image, interpolation: Interpolation, pixels: Image, weight: npt.NDArray[np.uint16]
+    ) -> None:
+        """Fill in pixels and weight."""
+        if interpolation == "cubic" and image.dtype != np.float32:
+            warp_cubic(image, self.points, self.top // self.step, self.step, pixels, weight)
+            return
+        map_x, map_y = self.fill(image.shape, weight)
+        cv2.remap(image, map_x, map_y, _METHODS[interpolation], dst=pixels, borderMode=cv2.BORDER_REPLICATE)
+
+    def fill(self, shape: tuple[int, ...], weight: npt.NDArray[np.uint16]) -> tuple[Floats, Floats]:
+        """Fill in the weight, and return from where pixels come: lost with the next strip."""
+        map_x, map_y = self.maps[0, : self.count], self.maps[1, : self.count]
+        rows, columns = shape
+        first = self.top // self.step
+        _warp.fill_maps(self.points, first, self.step, columns, rows, map_x, map_y, weight)
+        return map_x, map_y
+
+
+def _strips(area: Area, transform: TileTransform, shape: tuple[int, int]) -> Iterator[_Strip]:
+    """Yield strips of an area, from the top."""
     rows, columns = shape
-    height, width = weight.shape
-    step = _step_px(rows, columns)
+    height, width = area.y1 - area.y0, area.x1 - area.x0
+    if not area:
+        return
+    step = step_px(rows, columns)
     x = area.x0 + step * np.arange(math.ceil(width / step) + 1)
     y = area.y0 + step * np.arange(math.ceil(height / step) + 1)
     nodes = np.stack(np.meshgrid(x, y), -1) - np.asarray(transform.position_px)
     points = nodes @ np.linalg.inv(np.asarray(transform.matrix)).T
     if transform.field is not None:
-        points = _undo(transform.field, rows, columns)(points)
+        points = undo(transform.field, rows, columns)(points)
     points = np.ascontiguousarray(points + np.array([(columns - 1) / 2, (rows - 1) / 2]), np.float32)
     strip = step * max(1, _STRIP_PX // (step * width))
     maps = np.empty((2, min(strip, height), width), np.float32)
     for top in range(0, height, strip):
-        count = min(strip, height - top)
-        map_x, map_y = maps[0, :count], maps[1, :count]
-        _warp.fill_maps(points, top // step, step, columns, rows, map_x, map_y, weight[top : top + count])
-        yield slice(top, top + count), map_x, map_y
-
-
-def _step_px(rows: int, columns: int) -> int:
-    return max(_FINEST_PX, math.ceil(max(rows, columns) / _NODES))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Undo:
-    """What leads from q = p + D(p) back to p: E on a grid of q, and a step of the fixed point from there."""
-
-    field: Field
-    grid: npt.NDArray[np.float32]
-    first: Points
-    step: int
-    most: Points
-
-    def __call__(self, q: Points) -> Points:
-        at = ((q - self.first) / self.step).astype(np.float32)
-        back = cv2.remap(self.grid, at[..., 0], at[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        return q - _bounded(self.field, q + back, self.most)
-
-
-@lru_cache(maxsize=8)
-def _undo(field: Field, rows: int, columns: int) -> _Undo:
-    """Return the way back of a field; kept by the identity of the field.
-
-    Raises
-    ------
-    ValueError
-        There is none: the field folds the tile.
-    """
-    half, step = np.array([columns / 2, rows / 2]), _step_px(rows, columns)
-    # a little outside it goes on, as nodes just outside matter inside
-    most = half + 2 * step
-    coarse = np.stack(np.meshgrid(*(np.linspace(-size, size, 33) for size in half)), -1)
-    reach = float(np.abs(field.displacement_px(coarse)).max())
-    first = -(most + reach)
-    across, down = (int(count) for count in np.ceil(-2 * first / step) + 1)
-    nodes = first + step * np.stack(np.meshgrid(np.arange(across), np.arange(down)), -1)
-    found = np.zeros_like(nodes)
-    moved = math.inf
-    for _ in range(_ITERATIONS):
-        better = -_bounded(field, nodes + found, most)
-        moved = float(np.abs(better - found).max())
-        found = better
-        if moved < _UNDONE_PX:
-            return _Undo(field, np.ascontiguousarray(found, np.float32), first, step, most)
-    raise ValueError(
-        f"the field cannot be undone: after {_ITERATIONS} steps it still moves by {moved:.3g} px; it reaches "
-        f"{reach:.3g} px and folds a tile of {rows} x {columns} px"
-    )
-
-
-def _bounded(field: Field, points: Points, most: Points) -> Points:
-    """Return D, outside of a box that of the nearest point in it: polynomials run away there."""
-    return field.displacement_px(np.clip(points, -most, most))
+        yield _Strip(top, min(strip, height - top), points, step, maps)

@@ -141,12 +141,13 @@ def smoothed(part: Image, sigma_px: float) -> Floats:
     return np.asarray(cv2.sepFilter2D(part, cv2.CV_32F, weights, weights), np.float32)
 
 
-def levelled(smooth: Floats, sigma_px: float) -> Floats:
+def levelled(smooth: Floats, sigma_px: float, step: int = 1) -> Floats:
     """Return an image without what is slower than 12 of its Gaussian's sigma, of variance 1.
 
-    Its border is mirrored: only images of the same content become the same there.
+    Its border is mirrored: only images of the same content become the same there. ``sigma_px`` is that before
+    pixels were binned by ``step``.
     """
-    slow = min(max(_SLOW_PX, int(12 * sigma_px)), min(smooth.shape)) | 1
+    slow = min(max(_SLOW_PX, int(12 * sigma_px)) // step, min(smooth.shape)) | 1
     level = smooth - cv2.blur(smooth, (slow, slow))
     mean, spread = (value.item() for value in cv2.meanStdDev(level))
     level -= np.float32(mean)

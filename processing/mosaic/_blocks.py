@@ -14,8 +14,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from processing.kernels.blend import halve
-from processing.kernels.render import Area
+from processing.kernels.blend import blend_feather, blend_flat, halve
+from processing.kernels.render import Area, Patch
 from processing.mosaic._layout import Layout
 
 Pixels = npt.NDArray[Any]
@@ -50,6 +50,41 @@ class Block:
             window = above[2 * area.y0 : 2 * area.y1, 2 * area.x0 : 2 * area.x1]
             halve(window, level[area.y0 : area.y1, area.x0 : area.x1])
         return area
+
+    def blend(
+        self,
+        to: Area,
+        patch: Patch,
+        of: tuple[int, int],
+        weight: npt.NDArray[np.uint16],
+        gain: float,
+        offset: float,
+        feather: int | None,
+    ) -> None:
+        """Put on what a tile has of an area.
+
+        Parameters
+        ----------
+        to
+            The area, in the block's pixels.
+        patch
+            The tile, as drawn.
+        of
+            Row and column of the patch where the area begins.
+        weight
+            That of the patch, or what of it is to be used.
+        gain, offset
+            Of the tile.
+        feather
+            Depth of full weight in steps of the weight; None: flat.
+        """
+        window = slice(to.y0, to.y1), slice(to.x0, to.x1)
+        own = slice(of[0], of[0] + to.y1 - to.y0), slice(of[1], of[1] + to.x1 - to.x0)
+        there, tile = (self.levels[0][window], self.weights[window]), (patch.pixels[own], weight[own])
+        if feather is None:
+            blend_flat(*there, *tile, gain, offset)
+        else:
+            blend_feather(*there, self.totals[window], *tile, gain, offset, feather)
 
     def clear(self, area: Area) -> None:
         """Remove all data from an area of level 0."""

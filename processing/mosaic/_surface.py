@@ -5,19 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
-from processing.kernels.blend import blend_feather, blend_flat, sums_of
+from processing.kernels.blend import FRACTIONS, sums_of
 from processing.kernels.render import WEIGHT_STEPS, Area, Patch, tile_weight
 from processing.mosaic._blocks import Block, Blocks, Key, Pixels, UpperLevels, shifted
 from processing.mosaic._tiles import ShownTile
 from processing.mosaic.pyramid import PyramidStore
-
-_FRACTIONS: Final = {"uint8": 256, "uint16": 1}
-"""Parts of a count that are summed: as many as 32 bits hold, with 65 tiles one on another."""
 
 
 class Surface:
@@ -37,8 +32,6 @@ class Surface:
     ) -> None:
         self.store = store
         self._feather = None if feather_px is None else max(1, round(feather_px * WEIGHT_STEPS))
-        self._fraction = _FRACTIONS[store.dtype.name]
-        self._highest = float(np.iinfo(store.dtype).max)
         self._shown = list(shown)
         self._side = store.layout.shard_px
         self._blocks = Blocks(
@@ -80,7 +73,9 @@ class Surface:
             weight = weight * mask
         with self._lock:
             for key, part in self._parts(patch.area):
-                self._blend(self._blocks[key], key, part, patch, weight, gain, offset)
+                of = part.y0 - patch.origin_px[1], part.x0 - patch.origin_px[0]
+                to = self._inside(key, part)
+                self._blocks[key].blend(to, patch, of, weight, gain, offset, self._feather)
 
     def clear(self, area: Area) -> None:
         """Remove all data from an area."""
@@ -173,25 +168,6 @@ class Surface:
                 left, top = self._corner((row, column))
                 yield (row, column), area & Area(left, top, left + side, top + side)
 
-    def _blend(
-        self,
-        block: Block,
-        key: Key,
-        part: Area,
-        patch: Patch,
-        weight: npt.NDArray[np.uint16],
-        gain: float,
-        offset: float,
-    ) -> None:
-        to, of = self._inside(key, part), shifted(part, -patch.origin_px[0], -patch.origin_px[1])
-        size = part.y1 - part.y0, part.x1 - part.x0
-        place = (to.y0, to.x0, patch.pixels, weight, of.y0, of.x0, *size, gain, offset, self._highest)
-        image = block.levels[0]
-        if self._feather is None:
-            blend_flat(image, block.weights, *place)
-        else:
-            blend_feather(image, block.weights, block.totals, *place, self._feather, self._fraction)
-
     def _copies(self, key: Key, area: Area) -> list[tuple[int, int, int, Pixels]]:
         """Return what is to be written of a block: whole chunks, of all its levels."""
         block, (left, top) = self._blocks[key], self._corner(key)
@@ -262,7 +238,7 @@ class Surface:
         block.weights[image == 0] = 0
         if self._feather is not None:
             np.multiply(image, block.weights, out=block.totals, dtype=np.uint32)
-            block.totals[:] *= np.uint32(self._fraction)
+            block.totals[:] *= np.uint32(FRACTIONS[self.store.dtype.name])
         block.reduce(Area(0, 0, self._side, self._side))
 
 

@@ -14,7 +14,9 @@ in memory at a time.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -22,7 +24,15 @@ import numpy as np
 import numpy.typing as npt
 
 from devices.errors import ConfigurationError, MontangoError
-from processing.kernels.render import Area, Interpolation, Reference, TileTransform, render_tile
+from processing.kernels.render import (
+    Area,
+    Interpolation,
+    Patch,
+    Reference,
+    TileTransform,
+    render_strips,
+    render_tile,
+)
 from processing.mosaic._flusher import Flusher
 from processing.mosaic._surface import Surface
 from processing.mosaic._tiles import ShownTile, TileId, load_tiles, save_tiles
@@ -65,6 +75,9 @@ class Canvas:
     flush_tiles, flush_s
         What has changed is written after so many tiles, or so many seconds after a change; None: only by
         `flush`.
+    written
+        Told of the tiles that were added since the last time, once they are on the disk, in the thread that
+        wrote them.
 
     Raises
     ------
@@ -86,6 +99,7 @@ class Canvas:
         load: Loader | None = None,
         flush_tiles: int | None = 10,
         flush_s: float | None = 5.0,
+        written: Callable[[Sequence[TileId]], object] | None = None,
     ) -> None:
         if blending not in ("flat", "feather") or memory not in ("ram", "memmap"):
             raise ConfigurationError(
@@ -101,6 +115,7 @@ class Canvas:
         self._interpolation, self._reference, self._load = interpolation, reference, load
         self._blending = {"blending": blending, "feather_px": feather_px if blending == "feather" else None}
         self._tiles = self._known_tiles()
+        self._written, self._fresh = written, list[TileId]()
         self._lock, self._writing = threading.RLock(), threading.Lock()
         self._surface = Surface(
             store,
@@ -170,17 +185,12 @@ class Canvas:
             if tile in self._tiles:
                 self._redo({tile: shown}, self._load, {tile: image})
             else:
-                patch = render_tile(
-                    image,
-                    transform,
-                    mask=mask,
-                    reference=self._reference,
-                    interpolation=self._interpolation,
-                )
-                self._surface.cover(patch.area)
-                self._surface.draw(patch, gain, offset)
-                self._surface.refresh(patch.area)
+                self._surface.cover(shown.area)
+                for patch in self._drawn(image, transform, mask):
+                    self._surface.draw(patch, gain, offset)
+                self._surface.refresh(shown.area)
                 self._tiles[tile] = shown
+            self._fresh.append(tile)
         self._flusher.changed()
 
     def move(
@@ -290,9 +300,25 @@ class Canvas:
 
     def _write(self) -> None:
         with self._writing:
-            tiles = self.tiles
+            with self._lock:
+                tiles, fresh = dict(self._tiles), self._fresh
+                self._fresh = []
             self._surface.flush()
             save_tiles(self.store.path, tiles, blending=self._blending)
+        if self._written is not None:
+            self._written(fresh)
+
+    def _drawn(
+        self,
+        image: Pixels,
+        transform: TileTransform,
+        mask: npt.NDArray[np.bool_] | None = None,
+        within: Area | None = None,
+    ) -> Iterator[Patch]:
+        how: Any = {"reference": self._reference, "interpolation": self._interpolation, "within": within}
+        if mask is None:
+            return render_strips(image, transform, **how)
+        return iter([render_tile(image, transform, mask=mask, **how)])
 
     def _redo(
         self,
@@ -325,10 +351,9 @@ class Canvas:
             except (OSError, MontangoError) as error:
                 lost.append(f"{name}: {error}")
                 continue
-            patch = render_tile(
-                image, tile.transform, reference=self._reference, interpolation=self._interpolation
-            )
-            self._surface.draw(patch, tile.gain, tile.offset, touched)
+            within = reduce(or_, touched) & tile.area
+            for patch in self._drawn(image, tile.transform, within=within):
+                self._surface.draw(patch, tile.gain, tile.offset, touched)
         for area in areas:
             self._surface.refresh(area)
         if lost:

@@ -1,9 +1,16 @@
-"""The distortion of a montage from its own overlaps, or given and watched."""
+"""The distortion of a montage from its own overlaps, or given and watched.
+
+A given field holds as long as the montage's own overlaps do not contradict it. They do where it leaves errors
+at the seams larger than the scatter of the blocks about a field of their own, and than chance leaves; then
+the montage's own field takes its place, and the origin says so. The fields themselves may differ where
+nothing has changed: a bend of all tiles and matrices that change from tile to tile look the same at seams.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -13,14 +20,22 @@ from processing.stitching._edges import Distorted, TriedPair
 from processing.stitching.options import StitchOptions
 
 Reals = npt.NDArray[np.float64]
+OUTDATED: Final = "outdated"
+"""Origin of a field where one was given that the montage contradicts."""
+_LEAST_CHANGE_PX: Final = 0.1
+_MUCH: Final = 1.5
+"""By how many times the scatter of the blocks seams are worse that are worth a new field."""
+_SURE: Final = 3.0
+"""By how much a change exceeds what chance makes of the blocks."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Calibration:
     """What is known of the distortion.
 
-    ``fit`` is None while there are no blocks; ``change_px`` compares what this montage says with a given
-    field: rms and largest difference, None without either.
+    ``origin``: none, given, calibrated (from this montage), or outdated (one was given, this montage
+    contradicts it, and its own is used). ``fit`` is None while there are no blocks; ``change_px`` compares
+    what this montage says with a given field: rms and largest difference, None without either.
     """
 
     distorted: Distorted
@@ -78,17 +93,36 @@ def calibrate(
             holdout=holdout and known.origin == "none",
         )
     if options.field is None and own is not None:
-        bent = own.matrices if _bent(own.matrices) else np.zeros((0, 2, 2))
         origin = "calibrated" if own.model.degree > 1 else "none"
-        return Calibration(Distorted(own.model, bent), origin, own)
+        return Calibration(Distorted(own.model, _bends(own)), origin, own)
     fit = fit_field(blocks, positions, size_px, affine=options.affine, field=options.field, holdout=holdout)
     change = None
-    if own is not None and options.field is not None:
-        difference = field_change(options.field, own.model)
+    if own is not None:
+        difference = field_change(known.distorted.field, own.model)
         change = difference.rms_px, difference.largest_px
-    bent = fit.matrices if _bent(fit.matrices) else np.zeros((0, 2, 2))
-    return Calibration(Distorted(known.distorted.field, bent), "given", fit, change)
+        if _excess_px(fit, own) > _limit_px(own, len({tile for pair in blocks for tile in pair[:2]})):
+            if holdout:
+                own = fit_field(blocks, positions, size_px, degree=degree, affine=options.affine)
+            return Calibration(Distorted(own.model, _bends(own)), OUTDATED, own, change)
+    return Calibration(Distorted(known.distorted.field, _bends(fit)), "given", fit, change)
 
 
-def _bent(matrices: Reals) -> bool:
-    return bool((matrices != np.eye(2)).any())
+def _excess_px(given: FieldFit, own: FieldFit) -> float:
+    """Return the error at the seams that a given field leaves beyond that of the montage's own, px."""
+    more, less = (float(np.median(fit.residuals_px)) for fit in (given, own))
+    return float(np.sqrt(max(more**2 - less**2, 0.0)))
+
+
+def _limit_px(own: FieldFit, tiles: int) -> float:
+    """Return the error from where on a given field is another one."""
+    scatter = float(np.median(own.residuals_px))
+    # what the matches leave open: chance makes the montage's own field better by as much
+    parameters = own.model.coefficients.shape[1] + 3 * tiles
+    return max(
+        _LEAST_CHANGE_PX, _MUCH * scatter, _SURE * scatter * float(np.sqrt(parameters / (2 * own.matches)))
+    )
+
+
+def _bends(fit: FieldFit) -> Reals:
+    """Return the matrices of the tiles, none where all are the identity."""
+    return fit.matrices if (fit.matrices != np.eye(2)).any() else np.zeros((0, 2, 2))

@@ -66,15 +66,15 @@ def edge_of(pair: TriedPair, distortion: Distorted) -> Edge | None:
         return None
     offset = match.dx_px, match.dy_px
     if distortion.none:
-        return Edge(pair.first, pair.second, *offset, match.covariance_px2, match.ncc)
+        return Edge(pair.first, pair.second, *offset, match.covariance_px2, match.ncc, match.z)
     blocks = pair.blocks
     if blocks is None or len(blocks.first_px) < LEAST_BLOCKS:
         x, y = distortion.step(pair.first, pair.second, offset)
-        return Edge(pair.first, pair.second, float(x), float(y), match.covariance_px2, match.ncc)
+        return Edge(pair.first, pair.second, float(x), float(y), match.covariance_px2, match.ncc, match.z)
     steps = distortion.ideal(pair.first, blocks.first_px) - distortion.ideal(pair.second, blocks.second_px)
     middle = np.median(steps, 0)
     spread = _MAD * np.maximum(np.median(np.abs(steps - middle), 0), 1e-3)
     weights = 1 / (1 + (((steps - middle) / (_KNEE * spread)) ** 2).sum(1))
     x, y = weights @ steps / weights.sum()
     xx, yy = spread**2 / weights.sum()
-    return Edge(pair.first, pair.second, float(x), float(y), (float(xx), 0.0, float(yy)), match.ncc)
+    return Edge(pair.first, pair.second, float(x), float(y), (float(xx), 0.0, float(yy)), match.ncc, match.z)

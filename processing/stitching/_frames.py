@@ -15,6 +15,18 @@ Reals = npt.NDArray[np.float64]
 Loader = Callable[[TileInput], Image | None]
 _PER_SIDE: Final = 9
 _INSET: Final = 0.01
+_DTYPES: Final = ("uint8", "uint16", "float32")
+
+
+def fault(image: Any, size_px: tuple[int, int]) -> str:
+    """Say why a frame cannot be used in a montage of frames of this width and height, or nothing."""
+    if not isinstance(image, np.ndarray) or image.ndim != 2 or image.dtype.name not in _DTYPES:
+        what = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+        return f"its frame is {what}, not (y, x) of {', '.join(_DTYPES)}"
+    if image.shape != size_px[::-1]:
+        (height, width), (w, h) = image.shape, size_px
+        return f"its frame has {width} x {height} px, the montage {w} x {h}"
+    return ""
 
 
 class Frames:

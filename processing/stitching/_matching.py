@@ -100,7 +100,8 @@ def match_neighbours(
     for j, pair in tried.items():
         frame = frames[j]
         if pair.match.accepted and frame is not None:
-            pair.blocks = match_blocks(frame, image, (pair.match.dx_px, pair.match.dy_px))
+            offset = pair.match.dx_px, pair.match.dy_px
+            pair.blocks = match_blocks(frame, image, offset, most=options.most_blocks)
             pair.edge = edge_of(pair, distorted)
     return list(tried.values())
 

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from processing.kernels.field import FieldModel
-from processing.kernels.pairs import PairMatch
 from processing.kernels.placement import Placement, Predictor, place
 from processing.stitching._calibrate import Calibration, begin, calibrate
 from processing.stitching._edges import TriedPair, edge_of
-from processing.stitching._frames import Frames, Loader
+from processing.stitching._frames import Frames, Loader, fault
 from processing.stitching._matching import Surroundings, match_neighbours, overlapping
 from processing.stitching._records import solution_of, why_unmatched
 from processing.stitching.options import StitchOptions
-from processing.stitching.solution import EdgeRecord, Key, StitchSolution, TileInput, TileRecord
+from processing.stitching.solution import Added, EdgeRecord, Key, StitchSolution, TileInput, TileRecord
 
 __all__ = [
     "Added",
@@ -34,38 +32,10 @@ __all__ = [
 
 Image = npt.NDArray[np.number[Any]]
 Reals = npt.NDArray[np.float64]
-_DTYPES: Final = ("uint8", "uint16", "float32")
 _LEAST_PAIRS: Final = 4
 """Pairs with blocks before the distortion is fitted for the first time."""
 _CLOSEST: Final = 6
 """Solved tiles from which the place of the next is predicted."""
-
-
-@dataclass(frozen=True, slots=True)
-class Added:
-    """What adding a tile did.
-
-    Attributes
-    ----------
-    index
-        Of the tile in the solution.
-    matches
-        (key of the neighbour, match) for each that was tried; the match is of the neighbour to this tile
-        (centre of this minus that of the neighbour).
-    matched, reason
-        Whether a neighbour tells the tile's place, and why not, or what is doubtful.
-    moved
-        Indices of the tiles that lie elsewhere than before, this one always among them.
-    refitted
-        Whether the distortion was fitted anew.
-    """
-
-    index: int
-    matches: tuple[tuple[Key, PairMatch], ...]
-    matched: bool
-    reason: str
-    moved: tuple[int, ...]
-    refitted: bool
 
 
 class Stitcher:
@@ -121,6 +91,21 @@ class Stitcher:
     def field(self) -> FieldModel:
         """The distortion as it is known now."""
         return self._calibration.distorted.field
+
+    @property
+    def predictor(self) -> Predictor:
+        """What the places of the tiles so far tell of the next."""
+        return self._predictor
+
+    @property
+    def placement(self) -> Placement | None:
+        """Where edges and stage put the tiles, and how the stage errs; None before the first tile."""
+        return self._placed() if self._tiles else None
+
+    @property
+    def matched(self) -> npt.NDArray[np.bool_]:
+        """Whether a neighbour tells a tile's place, (n,)."""
+        return self._placed().matched.copy()
 
     @property
     def frames_kept(self) -> int:
@@ -180,6 +165,41 @@ class Stitcher:
         self._placement = None
         return self._take(index, image)
 
+    def adopt(
+        self,
+        tiles: Sequence[TileInput] = (),
+        pairs: Sequence[TriedPair] = (),
+        refused: Mapping[int, str] | None = None,
+    ) -> None:
+        """Take tiles that were matched elsewhere, and solve all.
+
+        Parameters
+        ----------
+        tiles
+            New tiles; their indices follow those that are there.
+        pairs
+            Pairs that were tried, by index; one that was tried before is replaced.
+        refused
+            Why frames are not used, by index.
+
+        Raises
+        ------
+        ValueError
+            As for `add`; nothing has changed.
+        """
+        for tile in tiles:
+            if tile.key in self._index:
+                raise ValueError(f"tile {tile.key} was added before")
+            self._check(tile)
+        for tile in tiles:
+            self._index[tile.key] = len(self._tiles)
+            self._tiles.append(tile)
+        self._refused.update(refused or {})
+        for pair in pairs:
+            pair.edge = edge_of(pair, self._calibration.distorted)
+            self._pairs[pair.first, pair.second] = pair
+        self._solve(start=False)
+
     def solution(self, *, final: bool = True) -> StitchSolution:
         """Return where all tiles lie.
 
@@ -210,7 +230,7 @@ class Stitcher:
 
     def _take(self, index: int, image: Image) -> Added:
         tile = self._tiles[index]
-        wrong = self._fault(image)
+        wrong = fault(image, self.size_px)
         tried: list[TriedPair] = []
         if wrong:
             self._refused[index] = wrong
@@ -229,16 +249,6 @@ class Stitcher:
         reason = why_unmatched(matched, placement.reasons[index], self._refused.get(index), own)
         matches = tuple((self._tiles[pair.first].key, pair.match) for pair in tried)
         return Added(index, matches, matched, reason, self._moved(index), refitted)
-
-    def _fault(self, image: Image) -> str:
-        """Say why a frame cannot be used, or nothing."""
-        if not isinstance(image, np.ndarray) or image.ndim != 2 or image.dtype.name not in _DTYPES:
-            what = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-            return f"its frame is {what}, not (y, x) of {', '.join(_DTYPES)}"
-        if image.shape != self.size_px[::-1]:
-            (height, width), (w, h) = image.shape, self.size_px
-            return f"its frame has {width} x {height} px, the montage {w} x {h}"
-        return ""
 
     def _match(self, index: int, image: Image) -> list[TriedPair]:
         """Match a tile with the neighbours that are there."""

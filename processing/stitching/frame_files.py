@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import cv2
 import numpy as np
@@ -26,6 +27,39 @@ SUFFIXES: Final = (*PICTURES, *TIFFS, *STACKS, *HDF5)
 
 class FrameError(MontangoError):
     """A frame cannot be read; the message names file and reason."""
+
+
+class Frame(Protocol):
+    """A frame that is read when it is needed; it can be sent to another process, and be read there."""
+
+    def __hash__(self) -> int:
+        """Return a hash: equal ones are the same frame."""
+        ...
+
+    @property
+    def where(self) -> str:
+        """Where it is, for messages and for readers of other files."""
+        ...
+
+    def size_px(self) -> tuple[int, int]:
+        """Return width and height. Raises FrameError."""
+        ...
+
+    def read(self) -> Image:
+        """Return the frame, (y, x) uint8, uint16 or float32, counts. Raises FrameError."""
+        ...
+
+    def absent(self) -> bool:
+        """Return whether there is nothing at all where it should be."""
+        ...
+
+    def stamp(self) -> tuple[int, ...]:
+        """Return numbers that change when the frame does."""
+        ...
+
+    def corrected(self, dark: Path, bright: Path) -> Frame:
+        """Return it with a dark and a bright reference to be taken out."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +84,27 @@ class FrameFile:
     dataset: str = ""
     dark: Path | None = None
     bright: Path | None = None
+
+    @property
+    def where(self) -> str:
+        """The file, from the root on."""
+        return str(self.path.resolve())
+
+    def absent(self) -> bool:
+        """Return whether there is no such file."""
+        return not self.path.exists()
+
+    def stamp(self) -> tuple[int, ...]:
+        """Return size and time of the last change of the file, 0 where there is none."""
+        try:
+            found = self.path.stat()
+        except OSError:
+            return (0, 0)
+        return found.st_size, found.st_mtime_ns
+
+    def corrected(self, dark: Path, bright: Path) -> FrameFile:
+        """Return it with a dark and a bright reference to be taken out."""
+        return replace(self, dark=dark, bright=bright)
 
     def size_px(self) -> tuple[int, int]:
         """Return width and height without reading the pixels where the file allows that.
@@ -79,10 +134,10 @@ class FrameFile:
             The file cannot be read, or is no image.
         """
         with _explained(self):
-            image = _plain(_read(self, pixels=True))
+            image = plain(_read(self, pixels=True))
             if self.dark is None or self.bright is None:
                 return image
-            return np.asarray(_reference(self.dark, self.bright).apply(image))
+            return np.asarray(reference(self.dark, self.bright).apply(image))
 
 
 @contextmanager
@@ -134,7 +189,14 @@ def _mrc(path: Path, page: int) -> npt.NDArray[Any]:
         return np.array(stack[page][::-1])
 
 
-def _plain(image: npt.NDArray[Any]) -> Image:
+def plain(image: npt.NDArray[Any]) -> Image:
+    """Return an image as (y, x) uint8, uint16 or float32; colours become grey.
+
+    Raises
+    ------
+    FrameError
+        It is no image.
+    """
     if image.ndim == 3 and image.shape[-1] in (3, 4):
         image = cv2.cvtColor(np.ascontiguousarray(image[..., :3]), cv2.COLOR_RGB2GRAY)
     if image.ndim != 2:
@@ -147,7 +209,8 @@ def _plain(image: npt.NDArray[Any]) -> Image:
 
 
 @functools.lru_cache(maxsize=2)
-def _reference(dark: Path, bright: Path) -> Any:
+def reference(dark: Path, bright: Path) -> Any:
+    """Return the correction by a dark and a bright reference; see `FrameFile`."""
     if dark.suffix == ".npz":
         from processing.references import load_reference
 
@@ -158,18 +221,27 @@ def _reference(dark: Path, bright: Path) -> Any:
 
 
 class FrameCache:
-    """Reads frames, and keeps the last ones up to a size, 10^6 bytes."""
+    """Reads frames, and keeps the last ones up to a size, 10^6 bytes; several threads may use it."""
 
     def __init__(self, keep_mb: float = 512.0) -> None:
         self._most = keep_mb * 1e6
-        self._frames: OrderedDict[FrameFile, Image] = OrderedDict()
+        self._frames: OrderedDict[tuple[Frame, tuple[int, ...]], Image] = OrderedDict()
+        self._lock = threading.Lock()
 
-    def read(self, frame: FrameFile) -> Image:
-        """Return a frame. Raises as `FrameFile.read` does."""
-        image = self._frames.pop(frame, None)
+    def read(self, frame: Frame) -> Image:
+        """Return a frame. Raises as `Frame.read` does."""
+        key = frame, frame.stamp()
+        with self._lock:
+            image = self._frames.pop(key, None)
         if image is None:
             image = frame.read()
-        self._frames[frame] = image
-        while len(self._frames) > 1 and sum(one.nbytes for one in self._frames.values()) > self._most:
-            self._frames.popitem(last=False)
+        with self._lock:
+            self._frames[key] = image
+            while len(self._frames) > 1 and sum(one.nbytes for one in self._frames.values()) > self._most:
+                self._frames.popitem(last=False)
         return image
+
+    def clear(self) -> None:
+        """Let go of all frames."""
+        with self._lock:
+            self._frames.clear()

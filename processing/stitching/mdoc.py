@@ -1,5 +1,7 @@
 """SerialEM montages: the ``.mdoc`` says where the pieces lie, the stack or the images beside it hold them.
 
+Without piece coordinates, as of images taken one by one, the stage positions place them.
+
 https://bio3d.colorado.edu/SerialEM/hlp/html/about_formats.htm. Piece coordinates count from the lower left
 corner, y up. Here frames are turned right side up and y is down.
 """
@@ -16,13 +18,22 @@ import numpy as np
 from devices.errors import ConfigurationError
 from processing.stitching.frame_files import SUFFIXES, TIFFS, FrameFile
 from processing.stitching.solution import Key, TileInput
-from processing.stitching.sources import SourceTile, TileSet, make_set
+from processing.stitching.sources import SourceTile, TileSet, make_set, ranked
 
 PIECE: Final = "PieceCoordinates"
 ALIGNED: Final = "AlignedPieceCoords"
+STAGE: Final = "StagePosition"
+TURN: Final = "RotationAngle"
+TILT: Final = "TiltAngle"
 _ANGSTROM_NM: Final = 0.1
+_UM_NM: Final = 1e3
+_SAME_TILT_DEG: Final = 1.0
+_SAME_PLACE: Final = 0.02
+"""Part of a tile by which places differ that are told apart."""
 _SEARCH: Final = 0.12
 """Stages of real montages are off by up to a tenth of a frame: part of its longer side that is searched."""
+_STAGE_SEARCH: Final = 0.2
+"""The same where the turn of the image is not exact either."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +81,8 @@ def read_mdoc(path: Path, *, section: int | None = None, pixel_size_nm: float | 
     Raises
     ------
     ConfigurationError
-        It is no montage, its images are not there, or it has several sections and none is chosen.
+        It is no montage, its images are not there, it has several sections and none is chosen, or there are
+        only stage positions and no word on how the images are turned.
     """
     try:
         head, *parts = sections(path.read_text(errors="replace"))
@@ -78,12 +90,15 @@ def read_mdoc(path: Path, *, section: int | None = None, pixel_size_nm: float | 
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error
     pieces = [one for one in parts if one.kind in ("ZValue", "Image") and PIECE in one.keys]
     if not pieces:
-        stage = any("StagePosition" in one.keys for one in parts)
-        what = "StagePosition alone does not say how the image is turned; " if stage else ""
-        raise ConfigurationError(
-            f"{path} is no montage: no section has {PIECE}. {what}for single images give their folder and "
-            "--positions FILE"
-        )
+        images = [one for one in parts if one.kind in ("ZValue", "Image") and STAGE in one.keys]
+        if section is not None:
+            raise ConfigurationError(f"{path} has no sections to choose from: no image has {PIECE}")
+        if not images:
+            raise ConfigurationError(
+                f"{path} is no montage: no section has {PIECE} or {STAGE}. For single images give their "
+                "folder and --positions FILE"
+            )
+        return _by_stage(path, head, images, pixel_size_nm)
     coordinates = [_numbers(path, one, PIECE, 3) for one in pieces]
     layers = sorted({round(z) for _, _, z in coordinates})
     if section is None and len(layers) > 1:
@@ -95,11 +110,7 @@ def read_mdoc(path: Path, *, section: int | None = None, pixel_size_nm: float | 
         raise ConfigurationError(f"{path} has no section {section}; it has {', '.join(map(str, layers))}")
     spacing = pixel_size_nm or _spacing(head, pieces)
     tiles = []
-    size = (
-        tuple(round(side) for side in _numbers(path, head, "ImageSize", 2))
-        if "ImageSize" in head.keys
-        else None
-    )
+    size = _size(path, head)
     grid = _grid([(x, y) for x, y, z in coordinates if round(z) == chosen])
     for one, (x, y, z) in zip(pieces, coordinates, strict=True):
         if round(z) == chosen:
@@ -107,16 +118,66 @@ def read_mdoc(path: Path, *, section: int | None = None, pixel_size_nm: float | 
             key: Key = (0, row, column)
             frame = _frame(path, head, one)
             tiles.append(SourceTile(TileInput(key, 0, (x, -y)), frame, f"{one.kind} {one.name}"))
-    if size is None or len(size) != 2:
-        raise ConfigurationError(f"{path} has no ImageSize")
     return make_set(
         path.stem,
         tiles,
         pixel_size_nm=spacing,
         search_px=_SEARCH * max(size),
         provenance={"mdoc": str(path.resolve()), "section": chosen},
-        size_px=(size[0], size[1]),
+        size_px=size,
     )
+
+
+def _by_stage(path: Path, head: Section, images: Sequence[Section], pixel_size_nm: float | None) -> TileSet:
+    """Return the tiles of an ``.mdoc`` that has stage positions alone.
+
+    ``RotationAngle`` is that of the tilt axis, which is the stage's x axis, and 90 deg more: a step (x, y up)
+    on the image, turned by 180 deg less this angle, is one of the stage. So it is in montages that have piece
+    coordinates as well, of columns of two makers; at low magnification it was up to 8 deg off.
+    """
+    spacing = pixel_size_nm or _spacing(head, images)
+    if spacing is None:
+        raise ConfigurationError(f"{path} has no PixelSpacing: give the size of a pixel, --pixel-size-nm")
+    bare = [one.name for one in images if TURN not in one.keys]
+    if bare:
+        raise ConfigurationError(
+            f"{path}, section {bare[0]}: {STAGE} without {TURN} does not say how the image is turned; give "
+            "the folder of the images and --positions FILE"
+        )
+    tilts = [_numbers(path, one, TILT, 1)[0] for one in images if TILT in one.keys]
+    if tilts and max(tilts) - min(tilts) > _SAME_TILT_DEG:
+        raise ConfigurationError(
+            f"{path} is a tilt series, {min(tilts):g} to {max(tilts):g} deg, and no montage"
+        )
+    size = _size(path, head)
+    places = np.array([_numbers(path, one, STAGE, 2) for one in images]) * _UM_NM / spacing
+    places -= places.mean(0)
+    turn = np.radians([180 - _numbers(path, one, TURN, 1)[0] for one in images])
+    cos, sin = np.cos(turn), np.sin(turn)
+    x, y = places.T
+    places = np.stack([cos * x + sin * y, sin * x - cos * y], 1)
+    if len(places) > 1 and (np.ptp(places, axis=0) < _SAME_PLACE * np.array(size)).all():
+        raise ConfigurationError(f"{path}: all images have the same {STAGE}: it does not tell how they lie")
+    tiles = [
+        SourceTile(TileInput(key, 0, (float(u), float(v))), _frame(path, head, one), f"{one.kind} {one.name}")
+        for key, (u, v), one in zip(ranked(places, size), places, images, strict=True)
+    ]
+    return make_set(
+        path.stem,
+        tiles,
+        pixel_size_nm=spacing,
+        search_px=_STAGE_SEARCH * max(size),
+        provenance={"mdoc": str(path.resolve()), "placed_by": STAGE},
+        size_px=size,
+    )
+
+
+def _size(path: Path, head: Section) -> tuple[int, int]:
+    """Return width and height of the images."""
+    if "ImageSize" not in head.keys:
+        raise ConfigurationError(f"{path} has no ImageSize")
+    width, height = (round(side) for side in _numbers(path, head, "ImageSize", 2))
+    return width, height
 
 
 def _grid(places: Sequence[tuple[float, float]]) -> dict[tuple[float, float], tuple[int, int]]:

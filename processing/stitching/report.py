@@ -74,7 +74,12 @@ def summary(stitched: Stitched) -> list[tuple[str, str]]:
     solution = stitched.solution
     accepted = [edge for edge in solution.edges if edge.accepted]
     left = [edge.residual_px for edge in accepted]
-    field = {"given": "given", "calibrated": "from this montage's overlaps", "none": "none"}
+    field = {
+        "given": "given",
+        "calibrated": "from this montage's overlaps",
+        "outdated": "from this montage's overlaps, which contradict the one given: calibrate anew",
+        "none": "none",
+    }
     lines = [
         ("tiles", f"{len(solution.tiles)}, {int(solution.matched.sum())} of them matched"),
         ("pairs", f"{len(solution.edges)} tried, {len(accepted)} accepted"),

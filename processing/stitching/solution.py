@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from processing.kernels.field import FieldModel
+from processing.kernels.pairs import PairMatch
 
 Reals = npt.NDArray[np.float64]
 Key = tuple[int, int, int]
@@ -25,6 +26,33 @@ class TileInput:
     key: Key
     attempt: int
     nominal_px: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """What adding a tile did.
+
+    Attributes
+    ----------
+    index
+        Of the tile in the solution.
+    matches
+        (key of the neighbour, match) for each that was tried; the match is of the neighbour to this tile
+        (centre of this minus that of the neighbour).
+    matched, reason
+        Whether a neighbour tells the tile's place, and why not, or what is doubtful.
+    moved
+        Indices of the tiles that lie elsewhere than before, this one always among them.
+    refitted
+        Whether the distortion was fitted anew.
+    """
+
+    index: int
+    matches: tuple[tuple[Key, PairMatch], ...]
+    matched: bool
+    reason: str
+    moved: tuple[int, ...]
+    refitted: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +132,8 @@ class StitchSolution:
     field
         The shared distortion.
     field_origin
-        ``given``, ``calibrated`` from this montage's overlaps, or ``none``.
+        ``given``, ``calibrated`` from this montage's overlaps, ``outdated`` (one was given that the overlaps
+        contradict: theirs is used), or ``none``.
     field_change_px
         rms and largest difference of the field found from the one given, px; None where one is missing.
     stage_affine

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from devices.errors import ConfigurationError
-from processing.stitching.frame_files import FrameError, FrameFile
+from processing.stitching.frame_files import Frame, FrameError
 from processing.stitching.solution import Key, TileInput
 
 
@@ -25,7 +25,7 @@ class SourceTile:
     """A tile: where it should lie, and where its frame is."""
 
     tile: TileInput
-    frame: FrameFile
+    frame: Frame
     name: str
 
 
@@ -61,7 +61,7 @@ class TileSet:
 
     def corrected(self, dark: Path, bright: Path) -> TileSet:
         """Return the tiles with a dark and a bright reference to be taken out of their frames."""
-        tiles = tuple(replace(one, frame=replace(one.frame, dark=dark, bright=bright)) for one in self.tiles)
+        tiles = tuple(replace(one, frame=one.frame.corrected(dark, bright)) for one in self.tiles)
         origin = {**self.provenance, "dark": str(dark), "bright": str(bright)}
         return replace(self, tiles=tiles, provenance=origin)
 
@@ -154,7 +154,7 @@ def make_set(
     )
 
 
-def usual_size(name: str, frames: Sequence[FrameFile]) -> tuple[int, int]:
+def usual_size(name: str, frames: Sequence[Frame]) -> tuple[int, int]:
     """Return width and height of most frames.
 
     Raises

@@ -18,7 +18,7 @@ import csv
 import json
 import math
 from collections import defaultdict
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Final
 from xml.etree import ElementTree
 
@@ -54,7 +54,8 @@ def write_tables(stitched: Stitched, folder: Path) -> list[Path]:
         "render.json": json.dumps(render_specs(stitched), indent=1),
         "feabas.txt": feabas(stitched),
     }
-    source = stitched.tiles.provenance.get("mdoc")
+    origin = stitched.tiles.provenance
+    source = origin.get("mdoc") if "section" in origin else None
     if source is not None:
         made[f"{Path(source).stem}.aligned.mdoc"] = aligned_mdoc(stitched, Path(source))
     write_positions(stitched, folder / "positions.csv")
@@ -169,7 +170,7 @@ def trakem2(stitched: Stitched) -> str:
             title=one.name,
             links="",
             type=kind,
-            file_path=str(one.frame.path.resolve()),
+            file_path=one.frame.where,
             style="fill-opacity:1.0;stroke:#ffff00;",
             min="0.0",
             max=highest,
@@ -234,27 +235,32 @@ def render_specs(stitched: Stitched) -> list[dict[str, Any]]:
                 "z": 0.0,
                 "width": float(width),
                 "height": float(height),
-                "mipmapLevels": {"0": {"imageUrl": one.frame.path.resolve().as_uri()}},
+                "mipmapLevels": {"0": {"imageUrl": _uri(one.frame.where)}},
                 "transforms": {"type": "list", "specList": transform},
             }
         )
     return specs
 
 
+def _uri(where: str) -> str:
+    return where if "://" in where else Path(where).as_uri()
+
+
 def feabas(stitched: Stitched) -> str:
     """Return feabas' stitch coordinates: where the first pixel of every tile lies, whole pixels."""
     width, height = stitched.solution.size_px
-    folders = {one.frame.path.resolve().parent for one in stitched.tiles.tiles}
-    root = min(folders) if len(folders) == 1 else Path(min(folders).anchor)
+    files = [PurePosixPath(one.frame.where) for one in stitched.tiles.tiles]
+    folders = {file.parent for file in files}
+    root = min(folders) if len(folders) == 1 else PurePosixPath(min(folders).anchor)
     middle = (np.array([width, height]) - 1) / 2
     lines = [
         f"{{ROOT_DIR}}\t{root}",
         f"{{RESOLUTION}}\t{stitched.tiles.pixel_size_nm or 1.0:g}",
         f"{{TILE_SIZE}}\t{height}\t{width}",
     ]
-    for one in stitched.tiles.tiles:
+    for one, file in zip(stitched.tiles.tiles, files, strict=True):
         x, y = np.round(np.array(stitched.solution.tile(one.tile.key).position_px) - middle).astype(int)
-        lines.append(f"{one.frame.path.resolve().relative_to(root)}\t{x}\t{y}")
+        lines.append(f"{file.relative_to(root)}\t{x}\t{y}")
     return "\n".join(lines) + "\n"
 
 

@@ -10,6 +10,7 @@ import pytest
 from montango.bench._block_residual import block_residual, translation
 from montango.bench._stitch_files import Outcome, run_ours, write_montage
 from montango.bench._stitch_line import Line
+from montango.bench._stitch_live import live_figures
 from montango.bench._stitch_sets import SetSpec, SyntheticSet
 from montango.bench.stitch import synthetic
 from tests.processing.specimens import tissue
@@ -66,3 +67,13 @@ def test_a_limit_that_is_not_kept_is_told() -> None:
     assert "NOT KEPT" in str(Line("memory", 350.0, "MB", 300.0))
     assert not Line("rate", 350.0, "MB", 400.0, at_least=True).holds
     assert Line("of no limit", 1.0).holds
+
+
+def test_tiles_are_followed_into_the_live_mosaic(small: SyntheticSet, tmp_path: Path) -> None:
+    lines = {line.what: line for line in live_figures(small, tmp_path, period_s=0.0, warm=1)}
+    for step in ("judged", "solved", "in the pyramid", "and readable on disk"):
+        middle, high = (lines[f"small: {step}, {share}"].value for share in ("p50", "p95"))
+        assert 0 < middle <= high < np.inf
+    assert lines["small: tiles not readable when announced"].value == 0
+    assert lines["small: live and offline places apart, at most"].holds
+    assert lines["small: CPU a tile, all threads"].value > 0

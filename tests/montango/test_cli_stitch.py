@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -141,3 +142,31 @@ def test_a_montage_of_several_runs_is_stitched_from_its_best_attempts(tmp_path: 
     assert worst_px(found, true) < 0.1
     mosaic = json.loads((tmp_path / "out" / "mosaic.ome.zarr" / "zarr.json").read_text())
     assert len(mosaic["attributes"]["montango"]["input_uids"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--workers", "2"], "--workers is for --dask local"),
+        (["--dask", "tcp://h:1", "--workers", "2"], "--workers is for --dask local"),
+    ],
+)
+def test_workers_are_for_a_local_cluster(tmp_path: Path, words: list[str], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        run(tmp_path / "not-read", *words)
+
+
+def test_a_run_that_was_cut_off_goes_on(tiles: Path, tmp_path: Path) -> None:
+    out, words = tmp_path / "out", ("--overlap", "0.2,0.22", "--search-px", "24")
+    # a folder where a table is to be written
+    (out / "positions.csv").mkdir(parents=True)
+    with pytest.raises(IsADirectoryError):
+        run(tiles, "--out", out, *words)
+    assert list((out / ".stitching").glob("match_job-*.job"))
+    (out / "positions.csv").rmdir()
+
+    result = CliRunner().invoke(app, ["stitch", str(tiles), "--out", str(out), *words])
+    assert result.exit_code == 0, result.exception
+    assert re.search(r"going on in \S+, where \d+ parts are done", result.stderr)
+    assert not (out / ".stitching").exists()
+    assert (out / "mosaic.ome.zarr").exists()

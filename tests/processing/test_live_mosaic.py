@@ -207,6 +207,63 @@ def test_only_the_tile_that_shows_another_place_is_called_unmatched(start: Start
     assert error_px([event for event in watched.events() if event is not wrong]) < 0.1
 
 
+def test_an_attempt_that_failed_gives_way_to_the_better_one_before(start: Start, watched: Watched) -> None:
+    run = start(watched.mosaic)
+    acquire(run, grid())
+    twice = grid().index((1, 1))
+    blurred = np.full((SIZE, SIZE), 9, np.uint16)
+    run.tiles([blurred], [nominal_um(1, 1)], row=1, column=1, attempt=1.0)
+    run.verdict({"tile_index": twice, "qc_state": "needs_review"})
+    (path,) = watched.mosaic.paths
+    run.verdict({"tile_index": ROWS * COLUMNS, "qc_state": "fail"})
+    run.stop()
+    event = next(one for one in watched.events() if (one["tile_row"], one["tile_column"]) == (1, 1))
+    assert (event["tile_index"], event["tile_attempt"], event["matched"]) == (twice, 0, True)
+    with PyramidStore.open(path) as store:
+        x = round(event["position_x_px"]) - store.geometry.origin_px[0]
+        y = round(event["position_y_px"]) - store.geometry.origin_px[1]
+        assert store.read(0, y - 60, x - 60, y + 60, x + 60).min() > 100
+    assert error_px(watched.events()) < 0.1
+
+
+@pytest.mark.parametrize("blending", ["flat", "feather"])
+def test_matched_brightness_leaves_no_step_at_seams(start: Start, tmp_path: Path, blending: Any) -> None:
+    watched = Watched(tmp_path, blending=blending, match_brightness=True)
+    run = start(watched.mosaic)
+    for number, (row, column) in enumerate(grid()):
+        gain = 1 + 0.1 * (-1) ** number
+        frame = np.rint(gain * cut(row, column)).astype(np.uint16)
+        run.tiles([frame], [nominal_um(row, column)], row=row, column=column)
+    run.stop()
+    (first,) = watched.starts()
+    assert (first["parameters"]["blending"], first["parameters"]["match_brightness"]) == (blending, True)
+    (path,) = watched.mosaic.paths
+    anchor = next(one for one in watched.events() if one["tile_row"] == one["tile_column"] == 0)
+    with PyramidStore.open(path) as store:
+        left = round(anchor["position_x_px"] - (SIZE - 1) / 2) - store.geometry.origin_px[0]
+        top = round(anchor["position_y_px"] - (SIZE - 1) / 2) - store.geometry.origin_px[1]
+        x, y = corner(0, 0)
+        whole = store.read(0, top + 20, left + 20, top + 600, left + 800).astype(float)
+    ratio = whole / SPECIMEN[y + 20 : y + 600, x + 20 : x + 800]
+    middles = [np.median(ratio[60:140, k : k + 80]) for k in (60, 260, 480, 680)]
+    assert np.ptp(middles) < 0.02 * np.mean(middles)
+
+
+@pytest.mark.parametrize("tolerance_um", [0.1, 0.8])
+def test_a_tile_that_lies_elsewhere_than_recorded_is_misplaced(
+    start: Start, watched: Watched, tolerance_um: float
+) -> None:
+    run = start(watched.mosaic, montage_spec={"tolerance_um": tolerance_um})
+    for number, (row, column) in enumerate(grid()):
+        shift = (45.0, -30.0) if number == 6 else (0.0, 0.0)
+        run.tiles([cut(row, column)], [nominal_um(row, column, shift)], row=row, column=column)
+    run.stop()
+    assert error_px(watched.events()) < 0.1
+    found = [(index, fault.kind) for _, index, fault in watched.faults]
+    # 54 px are 0.54 um: more than six times what the stage errs, and allowed or not
+    assert found == ([(6, "misplaced")] if tolerance_um < 0.5 else [])
+
+
 def test_resin_is_placed_by_the_stage_and_accused_of_nothing(start: Start, watched: Watched) -> None:
     run = start(watched.mosaic)
     for number, (row, column) in enumerate(grid()):

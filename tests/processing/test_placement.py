@@ -75,6 +75,83 @@ def test_a_wrong_edge_at_a_corner_loses_against_the_stage() -> None:
     assert "doubtful: 1 of 2" in placement.reasons[0]
 
 
+@pytest.mark.parametrize("off", [(20.0, 0.0), (60.0, 0.0), (40.0, -45.0)])
+@pytest.mark.parametrize(("rows", "columns", "tile"), [(3, 3, 4), (3, 3, 8), (8, 8, 0), (8, 8, 36)])
+def test_a_single_tile_far_from_an_exact_stage_is_placed_by_its_matches(
+    rows: int, columns: int, tile: int, off: tuple[float, float]
+) -> None:
+    true = 240 / STEP_PX * grid(rows, columns)
+    nominal = true.copy()
+    nominal[tile] += off
+    placement = place(nominal, measured(true, neighbours(rows, columns), np.random.default_rng(0)))
+    assert errors(placement, true).max() < 0.15
+    assert not placement.rejected.any()
+    assert placement.reasons == ("",) * len(true)
+
+
+@pytest.mark.parametrize("off", [20.0, 60.0])
+def test_a_match_alone_decides_against_the_stage_by_its_strength_and_with_doubt(off: float) -> None:
+    true = 240 / STEP_PX * grid(1, 8)
+    nominal = true.copy()
+    nominal[7] += (off, -off / 3)
+    edges = measured(true, neighbours(1, 8), np.random.default_rng(0))
+    placement = place(nominal, edges)
+    assert errors(placement, true).max() < 0.2
+    assert placement.reasons[:7] == ("",) * 7
+    assert re.match(
+        rf"doubtful: a match alone takes it {math.hypot(off, off / 3):.0f} px", placement.reasons[7]
+    )
+    edges[6] = edge(6, 7, true[7] - true[6], ncc=0.2)
+    weak = place(nominal, edges)
+    assert errors(weak, true)[:7].max() < 0.2
+    assert weak.reasons[7]
+    assert weak.matched[7] == (off < 30)
+
+
+def test_rows_after_a_jump_of_the_stage_hang_together_with_the_others() -> None:
+    nominal = grid(8, 8)
+    true = nominal + (nominal[:, 1:] > 3 * STEP_PX) * np.array([60.0, 25.0])
+    placement = place(nominal, measured(true, neighbours(8, 8), np.random.default_rng(1)))
+    assert errors(placement, true).max() < 0.3
+    assert set(placement.component.tolist()) == {0}
+
+
+@pytest.mark.parametrize("size_px", [4.0, 15.0, 60.0])
+@pytest.mark.parametrize("shape", [(2, 2), (2, 3), (3, 3)])
+def test_a_wrong_pair_of_few_tiles_is_found_by_its_correlation_or_told(
+    shape: tuple[int, int], size_px: float
+) -> None:
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        nominal = grid(*shape)
+        true = nominal + rng.normal(0, 8, nominal.shape)
+        edges = measured(true, neighbours(*shape), rng)
+        wrong = int(rng.integers(len(edges)))
+        one = edges[wrong]
+        away = size_px * np.array([math.cos(seed), math.sin(seed)])
+        for ncc in (0.2, 0.7):
+            step = np.array([one.dx_px, one.dy_px]) + away
+            edges[wrong] = edge(one.first, one.second, step, ncc)
+            placement = place(nominal, edges)
+            if ncc == 0.2:
+                assert np.flatnonzero(placement.rejected).tolist() == [wrong]
+                assert errors(placement, true).max() < 0.5
+            elif errors(placement, true).max() > 0.5:
+                assert "doubtful" in placement.reasons[one.first] + placement.reasons[one.second]
+
+
+def test_a_weak_match_alone_is_doubtful() -> None:
+    true = grid(1, 6)
+    edges = measured(true, neighbours(1, 6), np.random.default_rng(2))
+    strong, weak = (
+        place(true, [*edges[:4], Edge(4, 5, STEP_PX + 3, 0.0, (0.01, 0.0, 0.01), ncc, z)])
+        for ncc, z in ((0.7, 30.0), (0.2, 8.0))
+    )
+    assert strong.reasons == ("",) * 6
+    assert weak.reasons[5].startswith("doubtful: a weak match alone")
+    assert weak.matched.all()
+
+
 def test_a_turned_and_scaled_stage_is_no_stage_error() -> None:
     rng = np.random.default_rng(1)
     turn = math.radians(1.5)

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from processing.kernels.blend import FEATHER_STEPS, blend_feather, halve, halves
@@ -102,6 +102,7 @@ def test_whole_pixels_are_copied() -> None:
 @settings(max_examples=30)
 @given(x=st.floats(-3, 3), y=st.floats(-3, 3))
 def test_the_short_way_for_shifts_is_the_long_way(x: float, y: float) -> None:
+    assume(y == round(y) or abs(y - round(y)) > 1e-9)  # else the shear moves an edge over a pixel's centre
     transform = TileTransform((x, y))
     image = frame_of(transform).astype(np.float32)
     short = render_tile(image, transform)
@@ -194,14 +195,13 @@ def test_halves_round_sizes_up() -> None:
 
 
 def test_sums_hold_65_tiles_of_the_brightest_counts() -> None:
-    for dtype, fraction in ((np.uint8, 256), (np.uint16, 1)):
+    for dtype in (np.uint8, np.uint16):
         top = np.iinfo(dtype).max
         image, sums = np.zeros((8, 8), dtype), np.zeros((8, 8), np.uint16)
         totals = np.zeros((8, 8), np.uint32)
         pixels, weight = np.full((8, 8), top, dtype), np.full((8, 8), 60000, np.uint16)
         for _ in range(70):
-            place = (0, 0, pixels, weight, 0, 0, 8, 8, 1.0, 0.0, float(top), 1000, fraction)
-            blend_feather(image, sums, totals, *place)
+            blend_feather(image, sums, totals, pixels, weight, 1.0, 0.0, 1000)
         assert (sums == 65 * FEATHER_STEPS).all()
         assert (image == top).all()
 

@@ -280,6 +280,9 @@ def test_a_known_distortion_is_used_and_watched(distorted: tuple[FieldModel, Mon
     watched = stitched(one, StitchOptions(degree=3, field=changed))[0].solution()
     assert watched.field_change_px is not None
     assert watched.field_change_px[0] > 1.0
+    assert watched.field_origin == "outdated"
+    assert field_change(field, watched.field).rms_px < 0.2
+    assert watched.holdout_median_px < 0.2
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import pytest
 import tifffile
 
@@ -134,9 +137,74 @@ def test_a_serialem_file_without_images_or_places_is_refused(tmp_path: Path) -> 
     (tmp_path / "map.st").unlink()
     with pytest.raises(ConfigurationError, match="not beside it"):
         read_source(path)
-    path.write_text("[ZValue = 0]\nStagePosition = 1 2\n")
+    path.write_text("[ZValue = 0]\nStageZ = 2\n")
     with pytest.raises(ConfigurationError, match="is no montage"):
         read_source(path)
+
+
+def stage_only(
+    folder: Path, frames: list[npt.NDArray[Any]], steps_um: npt.NDArray[np.float64], more: str = ""
+) -> Path:
+    """Write images whose stage positions alone say where they lie: for a turn of 150 deg, 4 nm a pixel."""
+    path = write_mdoc(folder, frames, 1, len(frames))
+    lines = ["PixelSpacing = 40", "ImageFile = map.st", f"ImageSize = {WIDTH} {HEIGHT}", ""]
+    for k, (x, y) in enumerate(steps_um):
+        lines += [f"[ZValue = {k}]", f"StagePosition = {x:.5f} {y:.5f}", more, ""]
+    path.write_text("\n".join(lines))
+    return path
+
+
+def test_stage_positions_alone_place_images_by_their_turn(tmp_path: Path) -> None:
+    frames, true = cut(2, 3)
+    angle = np.radians(180 - 150.0)
+    up = true * (1, -1) * 0.004
+    stage = up @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]) + (500, -300)
+
+    tiles = read_source(stage_only(tmp_path, frames, stage, "RotationAngle = 150"))
+
+    assert worst_px(np.array([one.tile.nominal_px for one in tiles.tiles]), true) < 0.01
+    assert [one.tile.key for one in tiles.tiles] == [
+        (0, row, column) for row in (0, 1) for column in (0, 1, 2)
+    ]
+    assert tiles.pixel_size_nm == pytest.approx(4.0)
+
+
+@pytest.mark.parametrize(
+    ("more", "apart_um", "message"),
+    [
+        ("", 1.0, "StagePosition without RotationAngle .*--positions"),
+        ("RotationAngle = 150", 0.001, "all images have the same StagePosition"),
+        ("RotationAngle = 150\nTiltAngle = {k}0", 1.0, "is a tilt series, 0 to 10 deg"),
+    ],
+)
+def test_stage_positions_that_do_not_place_images_are_refused(
+    tmp_path: Path, more: str, apart_um: float, message: str
+) -> None:
+    path = stage_only(tmp_path, cut(1, 2)[0], np.array([[0.0, 0.0], [apart_um, 0.0]]), more)
+    first, last = path.read_text().split("[ZValue = 1]")
+    path.write_text(first.replace("{k}", "0") + "[ZValue = 1]" + last.replace("{k}", "1"))
+
+    with pytest.raises(ConfigurationError, match=message):
+        read_source(path)
+
+
+def test_stage_positions_of_a_real_montage_agree_with_its_pieces(test_data: Path, tmp_path: Path) -> None:
+    text = (test_data / "serialem" / "montage_section.mdoc").read_text()
+    (tmp_path / "LMM.mrc").touch()
+    (tmp_path / "pieces.mdoc").write_text(text)
+    (tmp_path / "stage.mdoc").write_text(
+        "\n".join(line for line in text.splitlines() if not line.startswith("PieceCoordinates"))
+    )
+
+    pieces, stage = (read_source(tmp_path / name) for name in ("pieces.mdoc", "stage.mdoc"))
+    known = {one.name: np.array(one.tile.nominal_px) for one in pieces.tiles}
+    steps = []
+    for one, other in itertools.pairwise(stage.tiles):
+        step = known[other.name] - known[one.name]
+        wrong = np.array(other.tile.nominal_px) - one.tile.nominal_px - step
+        steps.append(np.hypot(*wrong) / np.hypot(*step))
+    assert len(steps) == 61
+    assert max(steps) < 0.05
 
 
 @pytest.mark.parametrize(("name", "pieces"), [("montage_section", 62), ("montage_section_multiple", 90)])
