@@ -154,7 +154,7 @@ def require(
             )
         return []
     uids = [store.require(kind, **where).uid for kind in needed]
-    used: tuple[CalibrationKind, ...] = ("stage_camera", "image_shift")
+    used: tuple[CalibrationKind, ...] = ("stage_camera", "image_shift", "distortion")
     found = [one for kind in used if (one := store.newest(kind, **where))]
     width_px, height_px = yield from read_now(camera, "width_px", "height_px")
     size = int(width_px), int(height_px)

@@ -6,6 +6,7 @@ import logging
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +17,7 @@ import numpy.typing as npt
 from devices.errors import MontangoError
 from processing.callbacks._documents import Callback
 from processing.callbacks._live_attempts import Frame
-from processing.callbacks._live_field import watch_field
+from processing.callbacks._live_field import KnownField, known_field, watch_field
 from processing.callbacks._live_record import emit_run, findings, provenance
 from processing.callbacks._live_region import LiveRegion
 from processing.callbacks._tiles import Tile, TileSource
@@ -170,6 +171,7 @@ class LiveMosaic:
         self._start = start
         self._source = TileSource(start, self._calibrations)
         self._regions = {}
+        self._field: KnownField | None = None
         self._inputs: list[str] = []
         self._seen = self._failures = 0
         self._qc = ""
@@ -253,13 +255,20 @@ class LiveMosaic:
         label = re.sub(r"[^\w.-]", "_", str(self._start.get("montage_id", "montage")))
         folder = self.directory / f"{label}_{str(self._start['uid'])[:8]}"
         folder.mkdir(parents=True, exist_ok=True)
+        options = self.options
+        if options.field is None:
+            height, width = first.shape
+            self._field = known_field(
+                self.directory, self._pixel_size_nm(), (width, height), self._start, self._calibrations
+            )
+            options = replace(options, field=None if self._field is None else self._field.field)
         return LiveRegion(
             folder / f"region-{roi}.ome.zarr",
             first,
             pixel_size_nm=self._pixel_size_nm(),
             tiles=int(self._start.get("num_points", 0)),
             metadata=self._provenance(roi) | {"complete": False},
-            options=self.options,
+            options=options,
             least_px=self._tolerance_px(),
             **self._look,
             told=self._told,
@@ -309,11 +318,12 @@ class LiveMosaic:
             self._view = None
 
     def _watch_field(self, solution: StitchSolution) -> dict[str, Any]:
-        """Return whether the distortion is the one known; a failure costs no mosaic."""
+        """Return whether the distortion is the one known, and keep it; a failure costs no mosaic."""
         try:
-            return watch_field(self.directory, self._pixel_size_nm(), solution)
+            uid = str(self._start["uid"])
+            return watch_field(self.directory, self._pixel_size_nm(), uid, solution, self._field)
         except (OSError, ValueError):
-            _log.exception("the distortion of run %s is not compared", self._start.get("uid"))
+            _log.exception("the distortion of run %s is not kept", self._start.get("uid"))
             return {}
 
     def _pixel_size_nm(self) -> float:

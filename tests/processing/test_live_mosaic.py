@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import event_model
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ from processing.callbacks.journal import Journal
 from processing.callbacks.live_mosaic import LiveMosaic
 from processing.callbacks.tile_qc import TileQC
 from processing.callbacks.verdicts import TileFault
+from processing.kernels.field import FieldModel
 from processing.mosaic.pyramid import PyramidStore
 from processing.stitching.solution import StitchSolution
 from tests.processing.documents import MontageRun
@@ -188,6 +190,30 @@ def test_a_tile_acquired_again_takes_the_place_of_its_predecessor(start: Start, 
         x = round(events[spoiled]["position_x_px"]) - store.geometry.origin_px[0]
         y = round(events[spoiled]["position_y_px"]) - store.geometry.origin_px[1]
         assert store.read(0, y - 60, x - 60, y + 60, x + 60).min() > 100
+
+
+def test_the_distortion_of_one_montage_is_used_for_the_next(start: Start, tmp_path: Path) -> None:
+    bent = FieldModel(SIZE, SIZE, 3, np.random.default_rng(4).normal(0, 0.4, (2, 7)))
+    from_centre = np.arange(SIZE) - (SIZE - 1) / 2
+    seen = bent.undistort(np.stack(np.meshgrid(from_centre, from_centre), -1))
+    said = []
+    for _ in range(2):
+        watched = Watched(tmp_path)
+        run = start(watched.mosaic)
+        for row, column in grid():
+            centre = 200.0 + 150 * np.array([column, row])  # two fifths of overlap
+            at = (seen + centre + np.random.default_rng(row + 9 * column).normal(0, 4, 2)).astype(np.float32)
+            frame = cv2.remap(SPECIMEN, at[..., 0], at[..., 1], cv2.INTER_CUBIC)
+            x_um, y_um = (VIEW @ centre).tolist()
+            run.tiles([frame], [(x_um, y_um)], row=row, column=column)
+        run.stop()
+        said.append((run.uid, watched.starts()[0]))
+    (first, known), (_, again) = said
+    assert (known["field_origin"], known["field_known"]) == ("calibrated", None)
+    assert known["holdout_p95_px"] < 1.0
+    assert (again["field_origin"], again["field_known"]) == ("given", f"montage run {first}")
+    assert again["field_changed"] is False
+    assert again["residual_median_px"] < 1.2 * known["residual_median_px"]
 
 
 def test_only_the_tile_that_shows_another_place_is_called_unmatched(start: Start, watched: Watched) -> None:
