@@ -139,7 +139,7 @@ class InstrumentDevice(TangoDevice):
         )
 
     def _plain_errors(self, name: str, signal: SignalR[Any]) -> None:
-        """Let reading and setting a signal fail with a `MontangoError`; ophyd-async has no place for that."""
+        """Let describing, reading and setting a signal fail with a `MontangoError`; ophyd-async has no place for that."""
         backend: Any = signal._connector.backend
 
         def plain(method: Callable[..., Awaitable[T]]) -> Callable[..., Awaitable[T]]:
@@ -150,7 +150,7 @@ class InstrumentDevice(TangoDevice):
 
             return call
 
-        for method in ("get_reading", "get_value", "put"):
+        for method in ("get_datakey", "get_reading", "get_value", "get_setpoint", "put"):
             setattr(backend, method, plain(getattr(type(backend), method)))
 
     @property

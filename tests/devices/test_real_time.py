@@ -139,6 +139,8 @@ def test_lost_server_is_named_with_what_to_do(engine: RunEngine, slow: tuple[Lab
     pid = next(one.pid for one in own.status().processes if one.name == "stage")
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
+    with pytest.raises(DeviceLost, match="em/stage/1"):  # as when a run declares its baseline
+        call_in_bluesky_event_loop(devices.stage.alpha_deg.describe())
     error = refused(engine, bps.mv(devices.stage, (2.0, 2.0)))
     assert isinstance(error, DeviceLost)
     assert "em/stage/1" in str(error)
