@@ -15,7 +15,7 @@ import scipy.ndimage
 from processing.kernels.quality import measure_tile
 from processing.kernels.quality_pass import one_pass
 from processing.kernels.quality_regions import regions
-from processing.kernels.quality_spectrum import directions, spectrum
+from processing.kernels.quality_spectrum import measure_spectrum, spectrum
 
 LIMIT_MS_PER_MPX: Final = 4.0
 _PSD_SIDE: Final = 256
@@ -43,7 +43,7 @@ def costs(frame: npt.NDArray[np.unsignedinteger[Any]], repeats: int = 5) -> list
             ("moments, structure, lines", lambda: one_pass(frame, full, dark), lambda: _plain_pass(frame)),
             (
                 "power spectrum, directions",
-                lambda: directions(spectrum(frame)),
+                lambda: measure_spectrum(spectrum(frame)),
                 lambda: _plain_spectrum(frame),
             ),
             ("dark regions, folds, shading", lambda: regions(frame, dark), lambda: _plain_regions(frame)),

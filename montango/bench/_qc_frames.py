@@ -34,6 +34,8 @@ _DOSE_E: Final = 800.0
 _GAIN: Final = 14.0
 _OFFSET: Final = 200.0
 _READ_COUNTS: Final = 12.0
+_UNCHANGED: Final = 0.9
+_SECOND_LAYER: Final = 0.7
 _DEFOCUS_PX, _BLUR_PX, _FADE, _LOST = 6.0, 24.0, 0.9, 0.6
 """What severity 1 is on recorded tiles: radius of the blur disc, length of the smear, share of the light and
 of the lines that are lost."""
@@ -121,7 +123,13 @@ class Simulated:
 
 
 class Recorded:
-    """Sub-tiles of recorded micrographs, exposed anew: flipped, shifted, with the noise of another dose."""
+    """Sub-tiles of recorded micrographs, exposed anew with the noise of another dose.
+
+    A montage runs over the micrographs one by one, row by row, with an overlap of a tenth, as an acquisition
+    of smaller frames would have. Montages differ by where the raster begins, by mirroring the whole of it,
+    and by noise: lines stay lines, and tiles beside each other are neighbours. Sub-tiles of different
+    montages share what they show; `scenes` is how many do not.
+    """
 
     faults = ("defocus", "blur", "gain", "dropout", "incomplete")
 
@@ -129,9 +137,21 @@ class Recorded:
         self.name = name
         self._images = [image.astype(np.float32) / float(np.iinfo(image.dtype).max) for image in images]
         self._side = side_px
+        step = int(_STEP * side_px)
+        self._places = [
+            (number, row * step, column * step)
+            for number, image in enumerate(self._images)
+            for row in range((image.shape[0] - side_px) // step + 1)
+            for column in range((image.shape[1] - side_px) // step + 1)
+        ]
+
+    @property
+    def scenes(self) -> int:
+        """How many sub-tiles the micrographs hold that show nothing in common but the overlap."""
+        return len(self._places)
 
     def montage(self, seed: int, tiles: int) -> Iterator[Counts]:
-        """Yield sub-tiles from all over the micrographs; the shift of the raster differs between montages."""
+        """Yield sub-tiles, row by row; begins anew, from another corner, when all have been shown."""
         for tile in range(tiles):
             yield _exposed(self._cut(seed, tile), [seed, tile])
 
@@ -154,18 +174,35 @@ class Recorded:
         return frame
 
     def _cut(self, seed: int, tile: int) -> npt.NDArray[np.float32]:
-        rng = np.random.default_rng([seed, tile])
-        image = self._images[int(rng.integers(len(self._images)))]
-        y, x = (int(rng.integers(0, length - self._side + 1)) for length in image.shape)
-        part = image[y : y + self._side, x : x + self._side]
-        part = part.T if rng.random() < 0.5 else part
-        return np.ascontiguousarray(part[:: int(rng.choice([-1, 1])), :: int(rng.choice([-1, 1]))])
+        lap, place = divmod(tile, len(self._places))
+        rng = np.random.default_rng([seed, lap])
+        mirrored, turned = rng.random(2) < 0.5
+        far = rng.random(2)
+        number, y, x = self._places[-1 - place if mirrored else place]
+        image = self._images[number]
+        step = int(_STEP * self._side)
+        top, left = (
+            start + int(share * ((length - self._side) % step + 1))
+            for start, share, length in zip((y, x), far, image.shape, strict=True)
+        )
+        part = image[top : top + self._side, left : left + self._side]
+        return np.ascontiguousarray(part[:: -1 if mirrored else 1, :: -1 if turned else 1])
 
 
 def has_tissue(frame: Counts) -> bool:
     """Whether a clean frame shows more than resin: blocks of a 64th of its side vary by a tenth (rms)."""
     blocks = cv2.resize(frame, (64, 64), interpolation=cv2.INTER_AREA)
     return bool(blocks.std() > 0.1 * blocks.mean())
+
+
+def is_darker(frame: Counts, spoiled: Counts) -> bool:
+    """Whether most of what a fault darkens has lost 30 % of its light, as under a second layer of tissue."""
+    before, after = (
+        cv2.resize(one, (64, 64), interpolation=cv2.INTER_AREA).astype(float) for one in (frame, spoiled)
+    )
+    left = after / np.maximum(before, 1.0)
+    darkened = left < _UNCHANGED
+    return bool(darkened.any() and np.median(left[darkened]) < _SECOND_LAYER)
 
 
 def _cut_short(frame: Counts, severity: float) -> Counts:

@@ -9,9 +9,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from montango.bench._qc_frames import Counts, Frames, has_tissue
+from montango.bench._qc_frames import Counts, Frames, has_tissue, is_darker
 from processing.callbacks._judge import Judge
-from processing.callbacks.verdicts import QCThresholds
+from processing.callbacks.verdicts import QCThresholds, TileFault
 from processing.fault_kinds import FaultKind
 from processing.kernels.quality import TileMetrics, measure_tile
 
@@ -56,6 +56,10 @@ class Judged:
         Clean tiles with a fault, by kind.
     spoiled
         Scores of spoiled tiles by (fault, severity).
+    judgeable
+        Whether each clean tile shows enough for a blur to be told; empty where all do.
+    noted
+        Clean tiles with a note, which nothing acts on.
     named
         What those were called, by fault: kinds, "" for none.
     """
@@ -64,6 +68,8 @@ class Judged:
     clean: list[Scores] = field(default_factory=list)
     alarms: Counter[str] = field(default_factory=Counter)
     spoiled: dict[tuple[str, float], list[Scores]] = field(default_factory=dict)
+    judgeable: list[bool] = field(default_factory=list)
+    noted: int = 0
     named: dict[tuple[str, float], Counter[str]] = field(default_factory=dict)
 
     @property
@@ -73,8 +79,19 @@ class Judged:
 
     def statistic(self, fault: str, severity: float | None = None) -> npt.NDArray[np.float64]:
         """Return the score by which a fault shows, of clean tiles or (with a severity) of spoiled ones."""
-        scores = self.clean if severity is None else self.spoiled[fault, severity]
+        scores = self._clean(fault) if severity is None else self.spoiled[fault, severity]
         return np.array([max(one.get(kind, 0.0) for kind in KINDS[fault]) for one in scores])
+
+    def _clean(self, fault: str) -> list[Scores]:
+        """Return the scores of the clean tiles of which the judge says anything."""
+        if KINDS[fault] != _BLUR or not self.judgeable:
+            return self.clean
+        return [scores for scores, judged in zip(self.clean, self.judgeable, strict=True) if judged]
+
+    @property
+    def judged_share(self) -> float:
+        """Share of the clean tiles of which the judge says whether they are blurred."""
+        return sum(self.judgeable) / max(1, len(self.judgeable)) if self.judgeable else 1.0
 
     def area(self, fault: str, severity: float) -> float:
         """Return the area under the curve: how often a spoiled tile scores over a clean one, 0 to 1."""
@@ -110,10 +127,10 @@ def judge_source(
         judge = Judge(thresholds)
         before = _judge_montage(judge, frames, montage, clean // montages, result)
         share = len(range(montage, spoiled, montages))
-        places = _places(frames, montage, share)
+        places = {fault: _places(frames, judge, montage, share, fault) for fault in frames.faults}
         for fault in frames.faults:
             for severity in severities:
-                for seed in places:
+                for seed in places[fault]:
                     frame = before if fault == "frozen_frame" else frames.spoiled(seed, fault, severity)
                     _judge_spoiled(judge, before, frame, (fault, severity), result)
     return result
@@ -128,19 +145,27 @@ def _judge_montage(judge: Judge, frames: Frames, seed: int, tiles: int, result: 
         scores = judge.scores(metrics, len(frame))
         faults = judge.absolute(metrics, len(frame))
         if faults:
-            result.alarms[faults[0].kind] += 1
-            result.clean.append(scores)
+            _take(judge, metrics, scores, faults, result)
         else:
             judge.learn(metrics)
             pending.append((metrics, scores))
         if (number % BLOCK == 0 and judge.enough) or number == tiles:
             for waiting, own in pending:
-                faults = judge.relative(waiting)
-                result.alarms.update([faults[0].kind] if faults else [])
-                result.clean.append(judge.scores(waiting, len(frame)) | _of_readout(own))
+                late = judge.scores(waiting, len(frame)) | _of_readout(own)
+                _take(judge, waiting, late, judge.relative(waiting), result)
             pending = []
     assert frame is not None
     return frame
+
+
+def _take(
+    judge: Judge, metrics: TileMetrics, scores: Scores, faults: list[TileFault], result: Judged
+) -> None:
+    """Note what is said of a clean tile."""
+    result.alarms.update([faults[0].kind] if faults else [])
+    result.noted += not faults and bool(judge.notes(metrics))
+    result.clean.append(scores)
+    result.judgeable.append(not judge.unjudged(metrics))
 
 
 def _of_readout(scores: Scores) -> Scores:
@@ -158,15 +183,25 @@ def _judge_spoiled(
     result.named.setdefault(what, Counter())[faults[0].kind if faults else ""] += 1
 
 
-def _places(frames: Frames, montage: int, count: int) -> list[int]:
-    """Return seeds of places with tissue: on bare resin neither a blur nor a fold is to be seen."""
+def _places(frames: Frames, judge: Judge, montage: int, count: int, fault: str) -> list[int]:
+    """Return seeds of places with tissue where a fault can be told.
+
+    On bare resin neither a blur nor a fold is to be seen. For a blur it is the clean tile there that decides:
+    a spoiled one of which the judge then says nothing counts as missed. A fold has to lie over tissue for
+    most of its way.
+    """
     found: list[int] = []
-    for place in range(MONTAGE * 5):
-        if len(found) == count:
+    for seed in range(1000 * montage, 1000 * montage + MONTAGE * 5):
+        if len(found) >= count:
             break
-        seed = 1000 * montage + place
-        if has_tissue(frames.spoiled(seed, "", 0.0)):
-            found.append(seed)
+        frame = frames.spoiled(seed, "", 0.0)
+        if not has_tissue(frame):
+            continue
+        if KINDS[fault] == _BLUR and judge.unjudged(_measured(frame)):
+            continue
+        if fault == "fold" and not is_darker(frame, frames.spoiled(seed, fault, 1.0)):
+            continue
+        found.append(seed)
     return found
 
 

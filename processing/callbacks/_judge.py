@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Final
 
 from processing.callbacks._judge_evidence import Evidence, worst
 from processing.callbacks._judge_frame import light_evidence, line_evidence, readout_evidence
@@ -14,6 +15,9 @@ from processing.callbacks._tiles import Tile
 from processing.callbacks.verdicts import QCThresholds, TileFault
 from processing.fault_kinds import FaultKind
 from processing.kernels.quality import TileMetrics
+
+NOTE_SCORE: Final = 0.75
+"""Score over which a tile is noted: about one clean tile in a hundred has it."""
 
 
 class Judge:
@@ -50,6 +54,14 @@ class Judge:
     def relative(self, metrics: TileMetrics) -> list[TileFault]:
         """Return the fault that shows beside the run's other tiles; none while fewer than 3 are known."""
         return _over(self._others.evidence(metrics))[:1]
+
+    def notes(self, metrics: TileMetrics) -> tuple[TileFault, ...]:
+        """Return what is unusual about a tile, and not enough to do anything about it."""
+        return tuple(one.fault for one in self._others.evidence(metrics) if NOTE_SCORE < one.score <= 1)
+
+    def unjudged(self, metrics: TileMetrics) -> tuple[FaultKind, ...]:
+        """Return the kinds of faults that nobody could see in a tile: it passes without them."""
+        return self._others.unjudged(metrics)
 
     def scores(self, metrics: TileMetrics, height_px: int) -> dict[FaultKind, float]:
         """Return how far a tile lies beyond the limit of each kind of fault: over 1 where it is one.

@@ -4,38 +4,29 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
-from processing.callbacks._judge_evidence import Evidence, Level, ratio
+from processing.callbacks._judge_blur import BLURS, Blur, textured
+from processing.callbacks._judge_evidence import Evidence, ratio
+from processing.callbacks._judge_usual import learned_limit
 from processing.callbacks.verdicts import QCThresholds
 from processing.fault_kinds import FaultKind
 from processing.kernels.quality import TileMetrics
-from processing.kernels.quality_spectrum import DIRECTIONS
 
-_LEAST = 3
+_LEAST: Final = 3
 """Tiles under which nothing is compared."""
-_LONG = 5.0
+_LEARNED_KINDS: Final = 5
+"""Rules that share the false alarms: light, dirt, fold, the beam's edge, blur."""
+_LONG: Final = 5.0
 """Area of what is opaque, in units of its largest circle's, over which it is a fold and no lump."""
-_DIRECTED_DB, _STRETCHED_DB = 2.0, 6.0
-"""How far smear and anisotropy of a blurred tile lie over the usual where one direction has lost more."""
-_DRIFTED = 0.5
-"""Fourth harmonic over second under which a loss has one direction."""
-_LEFT_DB = 5.0
-"""Astigmatism about focus leaves some directions with a smaller loss than this."""
-_SMEARED_LOSS = 0.7
-"""Least loss of sharpness, all directions together, of a smeared tile, natural logarithm."""
-_FULL = 0.9
-"""Quantile of the relief over the tiles that stands for tissue."""
-_LEAST_RELIEF = 0.003
-"""Relief of a contrast of 5 % (rms): resin has less, whatever the run's tiles have."""
-_FADED = 0.15
-"""What a blur may leave of the relief; with less a tile is resin."""
-_RARE, _OVER_RARE = 0.97, 1.5
-"""Quantile of what few tiles have, and how far over it a tile has to be: dark structures of the sample."""
-_USUAL = 0.9
-"""Quantile over the tiles that counts as what tiles of the run have."""
+_PRIORS: Final = {"light": (0.1, 1.4), "fold": (0.05, 0.7), "opaque": (0.01, 0.2), "shading": (0.1, 1.8)}
+"""Spread of clean tiles before any was seen, and from where on a tile is no clean one."""
+_TISSUE_RELIEF: Final = 0.003
+"""Relief of a contrast of 5 % (rms): a tile that has it shows fine structure, too, unless it is blurred."""
+_HALF: Final = math.log(2)
+"""Loss of light, natural logarithm, from which a tile may be dark whatever the spread: half of it."""
 
 
 class Others:
@@ -43,8 +34,13 @@ class Others:
 
     def __init__(self, thresholds: QCThresholds) -> None:
         self.thresholds = thresholds
+        self._share = thresholds.false_alarms / _LEARNED_KINDS
         self._textured: deque[TileMetrics] = deque(maxlen=thresholds.window_tiles)
         self._seen: deque[TileMetrics] = deque(maxlen=thresholds.window_tiles)
+        self._blur = Blur(thresholds, self._share)
+        self._limits: dict[str, float] = {}
+        self._usual_light = 0.0
+        self._stale = True
 
     @property
     def enough(self) -> bool:
@@ -53,155 +49,90 @@ class Others:
 
     def learn(self, metrics: TileMetrics) -> None:
         """Take a tile into what is usual."""
+        self._stale = True
         self._seen.append(metrics)
-        if metrics.texture >= self.thresholds.min_texture and metrics.sharpness > 0:
+        if textured(metrics, self.thresholds):
             self._textured.append(metrics)
 
     def evidence(self, metrics: TileMetrics) -> list[Evidence]:
         """Return what the rules say; nothing while fewer than 3 tiles are known."""
-        found: list[Evidence] = []
-        if len(self._seen) >= _LEAST:
-            found.append(self._dark(metrics))
+        if len(self._seen) < _LEAST:
+            return []
+        self._relearn()
+        found = [self._dark(metrics)]
         if len(self._textured) < _LEAST:
             return found
-        found += self._covered(metrics)
+        found += [self._fold(metrics), self._opaque(metrics), self._shaded(metrics)]
         if metrics.texture < self.thresholds.min_texture:
             found.append(self._without_texture(metrics))
-        else:
-            found += [self._blurred(metrics), self._smeared(metrics)]
-        return found
+        return found + self._blur.evidence(metrics)
+
+    def unjudged(self, metrics: TileMetrics) -> tuple[FaultKind, ...]:
+        """Return the kinds of which a tile shows too little, or of which too little is known yet."""
+        self._relearn()
+        seen = self._blur.judged(metrics) or any(one.score > 1 for one in self._blur.evidence(metrics))
+        return () if seen else BLURS
+
+    def _relearn(self) -> None:
+        if not self._stale or len(self._seen) < _LEAST:
+            return
+        self._stale = False
+        seen = self._seen
+        light = [math.log(other.bright_counts) for other in seen if other.bright_counts > 0]
+        numbers = {
+            "light": [-value for value in light],
+            "fold": [other.fold_contrast for other in seen],
+            "opaque": [other.opaque_radius for other in seen],
+            "shading": [-math.log(max(other.shading, 1e-6)) for other in seen],
+        }
+        self._limits = {
+            name: learned_limit(values, self._share, *_PRIORS[name]) if values else math.inf
+            for name, values in numbers.items()
+        }
+        self._usual_light = float(np.median(light)) if light else 0.0
+        if len(self._textured) >= _LEAST:
+            self._blur.relearn(self._textured)
 
     def _dark(self, metrics: TileMetrics) -> Evidence:
+        """Return whether light is lost: of the whole tile, or of its bright parts, which vary less."""
         usual = float(np.median([other.mean_counts for other in self._seen]))
         share = metrics.mean_counts / usual if usual > 0 else 1.0
+        score = ratio(self.thresholds.min_relative_mean, share)
         numbers = {"mean_counts": metrics.mean_counts, "usual": usual}
-        return Evidence("dark", ratio(self.thresholds.min_relative_mean, share), 1 - share, 0.8, numbers)
+        if metrics.bright_counts > 0 and math.isfinite(self._limits["light"]):
+            middle = self._usual_light
+            lost = middle - math.log(metrics.bright_counts)
+            limit = max(_HALF, middle + self._limits["light"])
+            numbers |= {"bright_counts": metrics.bright_counts, "bright_limit": math.exp(middle - limit)}
+            score = max(score, lost / limit)
+            share = min(share, math.exp(-lost))
+        return Evidence("dark", score, 1 - share, 0.8, numbers)
 
-    def _covered(self, metrics: TileMetrics) -> list[Evidence]:
-        """Return dirt, the beam's edge, folds."""
-        limits, found = self.thresholds, []
-        usual = _high([other.opaque_radius for other in self._seen], _USUAL)
-        limit = limits.max_opaque_radius + limits.relative_opaque_radius * usual
-        numbers = {
-            "opaque_radius": metrics.opaque_radius,
-            "opaque_fraction": metrics.opaque_fraction,
-            "limit": limit,
-        }
-        long = metrics.opaque_fraction > _LONG * math.pi * metrics.opaque_radius**2
+    def _opaque(self, metrics: TileMetrics) -> Evidence:
+        """Return dirt, or the beam's edge: more and thicker than other tiles have."""
+        limits, radius = self.thresholds, metrics.opaque_radius
+        limit = max(limits.max_opaque_radius, self._limits["opaque"])
+        numbers = {"opaque_radius": radius, "opaque_fraction": metrics.opaque_fraction, "limit": limit}
+        long = metrics.opaque_fraction > _LONG * math.pi * radius**2
         kind: FaultKind = "fold" if long else "vignetted" if metrics.beam_edge else "debris"
-        severity = max(metrics.opaque_fraction, 2 * metrics.opaque_radius)
-        found.append(Evidence(kind, ratio(metrics.opaque_radius, limit), severity, 0.85, numbers))
-        usual = _high([other.fold_contrast for other in self._seen], _RARE)
-        limit = max(limits.max_fold_contrast, _OVER_RARE * usual)
+        return Evidence(kind, ratio(radius, limit), max(metrics.opaque_fraction, 2 * radius), 0.85, numbers)
+
+    def _fold(self, metrics: TileMetrics) -> Evidence:
+        limit = max(self.thresholds.max_fold_contrast, self._limits["fold"])
         numbers = {"fold_contrast": metrics.fold_contrast, "limit": limit}
         severity = 1 - math.exp(-metrics.fold_contrast)
-        found.insert(0, Evidence("fold", ratio(metrics.fold_contrast, limit), severity, 0.8, numbers))
-        usual = -_high([-other.shading for other in self._seen], _RARE)
-        limit = min(limits.min_shading, usual / _OVER_RARE)
-        numbers = {"shading": metrics.shading, "limit": limit}
-        severity = 1 - metrics.shading
-        score = 1 + limit - metrics.shading
-        found.append(Evidence("vignetted", score, severity, 0.7, numbers))
-        return found
+        return Evidence("fold", ratio(metrics.fold_contrast, limit), severity, 0.8, numbers)
 
-    def _alike(self) -> list[TileMetrics]:
-        """Return tiles with as much structure as most: a tile of little but resin is no measure of tissue."""
-        reliefs = [other.relief for other in self._textured]
-        least = self.thresholds.min_relative_relief * float(np.quantile(reliefs, _FULL))
-        return [other for other in self._textured if other.relief >= least]
-
-    def _blurred(self, metrics: TileMetrics) -> Evidence:
-        limits, others = self.thresholds, self._alike()
-        sharpness = Level.of(math.log(other.sharpness) for other in others)
-        focus = Level.of(other.focus_score for other in others)
-        own = math.log(max(metrics.sharpness, 1e-3))
-        # the noise of the tile's own measurement counts like the spread of the others
-        spread = math.hypot(sharpness.sigma, 1 / (metrics.texture * max(metrics.sharpness, 0.06)))
-        least = -math.log(limits.min_relative_sharpness)
-        sharpness_drop = max(least, limits.deviations * spread)
-        focus_drop = max(limits.min_focus_drop_db, limits.deviations * focus.sigma)
-        lost, lost_db = sharpness.median - own, focus.median - metrics.focus_score
-        numbers = {
-            "sharpness": metrics.sharpness,
-            "sharpness_limit": math.exp(sharpness.median - sharpness_drop),
-            "focus_score": metrics.focus_score,
-            "focus_score_limit": focus.median - focus_drop,
-        }
-        excess = min(lost - sharpness_drop, (lost_db - focus_drop) / 10)
-        confidence = 0.7 + 0.29 * (1 - math.exp(-3 * max(0.0, excess)))
-        score = min(lost / sharpness_drop, lost_db / focus_drop)
-        if metrics.relief < _FADED * min(other.relief for other in others):
-            score = 0.0
-        return Evidence(self._name_of_blur(metrics, others), score, 1 - math.exp(-lost), confidence, numbers)
-
-    def _name_of_blur(self, metrics: TileMetrics, others: list[TileMetrics]) -> FaultKind:
-        """Return what blurred a tile: a loss in all directions alike is defocus."""
-        smear_db = float(np.median([other.smear_db for other in others])) + _DIRECTED_DB
-        anisotropy_db = float(np.median([other.anisotropy_db for other in others])) + _STRETCHED_DB
-        if metrics.anisotropy_db > anisotropy_db:
-            return "smeared"
-        return _directed(_loss(metrics, others)) if metrics.smear_db > smear_db else "blurred"
-
-    def _smeared(self, metrics: TileMetrics) -> Evidence:
-        """Return whether fine detail is lost along one direction, or two at right angles.
-
-        Tiles with less structure than most are left alone: there the direction of a few edges decides.
-        """
-        limits, others = self.thresholds, self._alike()
-        usual = Level.of(other.smear_db for other in others)
-        limit = max(limits.min_smear_db, usual.median + limits.deviations * usual.sigma)
-        loss = _loss(metrics, others)
-        lost_db = float(np.nanmax(loss)) if np.isfinite(loss).any() else 0.0
-        sharpness = Level.of(math.log(other.sharpness) for other in others)
-        lost = sharpness.median - math.log(max(metrics.sharpness, 1e-3))
-        score = min(
-            ratio(metrics.smear_db, limit),
-            ratio(max(0.0, lost_db), limits.min_focus_drop_db),
-            ratio(max(0.0, lost), _SMEARED_LOSS),
-        )
-        if metrics.relief < min(other.relief for other in others):
-            score = 0.0
-        numbers = {
-            "smear_db": metrics.smear_db,
-            "limit": limit,
-            "direction_deg": metrics.smear_deg,
-            "lost_db": lost_db,
-        }
-        kind: FaultKind = _directed(loss)
-        return Evidence(kind, score, 1 - 10 ** (-lost_db / 20), 0.8, numbers)
+    def _shaded(self, metrics: TileMetrics) -> Evidence:
+        limit = max(-math.log(self.thresholds.min_shading), self._limits["shading"])
+        numbers = {"shading": metrics.shading, "limit": math.exp(-limit)}
+        score = -math.log(max(metrics.shading, 1e-6)) / limit
+        return Evidence("vignetted", score, 1 - metrics.shading, 0.7, numbers)
 
     def _without_texture(self, metrics: TileMetrics) -> Evidence:
-        usual = float(np.median([other.relief for other in self._alike()]))
-        limit = max(_LEAST_RELIEF, self.thresholds.min_relative_relief * usual)
+        """Return whether a tile has lost all fine structure, but not the coarse: far out of focus."""
+        reliefs = [other.relief for other in self._textured if other.relief >= _TISSUE_RELIEF]
+        usual = float(np.median(reliefs or [_TISSUE_RELIEF]))
+        limit = max(_TISSUE_RELIEF, self.thresholds.min_relative_relief * usual)
         numbers = {"texture": metrics.texture, "relief": metrics.relief, "usual_relief": usual}
         return Evidence("blurred", ratio(metrics.relief, limit), 1.0, 0.8, numbers)
-
-
-def _high(values: list[float], quantile: float) -> float:
-    """Return a high quantile of all values but the largest: the tile that is judged is one of them."""
-    return float(np.quantile(np.sort(values)[:-1], quantile))
-
-
-def _loss(metrics: TileMetrics, others: list[TileMetrics]) -> npt.NDArray[np.float64]:
-    """Return what each direction has lost of its fine detail against other tiles, dB."""
-    clear = [other.directions_db for other in others if other.directions_db]
-    if not clear or not metrics.directions_db:
-        return np.zeros(1)
-    usual = np.median(np.nan_to_num(np.array(clear), nan=float(np.nanmedian(clear))), axis=0)
-    return np.asarray(usual - np.array(metrics.directions_db))
-
-
-def _directed(loss: npt.NDArray[np.float64]) -> FaultKind:
-    """Return what took detail differently from directions.
-
-    Drift takes it along one: the second harmonic of the loss. Astigmatism about focus takes it along two at
-    right angles and leaves it between them: the fourth. Else it is a blur.
-    """
-    if len(loss) < DIRECTIONS or not np.isfinite(loss).any():
-        return "smeared"
-    known = np.where(np.isfinite(loss), loss, float(np.nanmedian(loss)))
-    turns = np.abs(np.fft.rfft(known))
-    if turns[2] < _DRIFTED * turns[1]:
-        return "smeared"
-    left = float(np.partition(known, 2)[2]) < _LEFT_DB
-    return "astigmatic" if turns[2] > turns[1] and left else "blurred"

@@ -17,6 +17,7 @@ from processing.callbacks._tiles import Tile, TileSource
 from processing.callbacks._worker import QueuedCallback
 from processing.callbacks.verdicts import QCThresholds, TileFault, Verdict
 from processing.kernels.quality import TileMetrics, measure_tile
+from processing.kernels.quality_regions import MIN_SIDE_PX
 from processing.kernels.reference import Reference
 
 _log = logging.getLogger(__name__)
@@ -64,9 +65,11 @@ class TileQC:
         self._queued: QueuedCallback | None = None
         self._source = TileSource()
         self._reset({})
-        reference = Reference.of(np.zeros((64, 64)), np.ones((64, 64)))
+        shape = (MIN_SIDE_PX, MIN_SIDE_PX)
+        reference = Reference.of(np.zeros(shape), np.ones(shape))
+        lit = 100 + np.arange(MIN_SIDE_PX**2).reshape(shape) % 97  # light and lines: nothing is left out
         for dtype in (np.uint16, np.uint8):  # compiled now rather than at the first tile
-            measure_tile(reference.apply(np.zeros((64, 64), dtype)))
+            measure_tile(reference.apply(lit.astype(dtype)))
 
     def queued(self, max_documents: int = 100_000) -> QueuedCallback:
         """Return this QC behind a queue and a thread of its own."""
@@ -198,7 +201,12 @@ class TileQC:
         self._judged[index] = measured, tuple(faults)
         known = {fault.kind for fault in faults}
         faults = [*faults, *(one for one in self._reported.get(index, ()) if one.kind not in known)]
-        verdict = Verdict(measured.tile, measured.metrics, self._judge.with_scope(measured.tile, faults))
+        metrics = measured.metrics
+        notes = () if faults else self._judge.notes(metrics)
+        unjudged = self._judge.unjudged(metrics)
+        verdict = Verdict(
+            measured.tile, metrics, self._judge.with_scope(measured.tile, faults), notes, unjudged
+        )
         with self._changed:
             self._verdicts.append(verdict)
             self._changed.notify_all()

@@ -37,24 +37,25 @@ class QCThresholds(BaseModel):
 
     min_relative_mean: float = Field(default=0.3, ge=0, lt=1)
     """Mean, as a fraction of the run's median, under which a tile is dark."""
-    min_relative_sharpness: float = Field(default=0.35, gt=0, lt=1)
-    """Sharpness, as a fraction of the run's median, under which a tile may be blurred."""
+    false_alarms: float = Field(default=1e-3, gt=0, le=0.1)
+    """How often a clean tile may be taken for a faulty one, all learned limits together."""
+    max_relative_sharpness: float = Field(default=0.8, gt=0, lt=1)
+    """Sharpness, as a fraction of that of like tiles, over which a loss of detail is noted and no fault."""
     min_focus_drop_db: float = Field(default=5.0, gt=0, le=60)
-    """Focus score below the run's median, dB, from which a tile may be blurred; it is when both say so."""
-    min_smear_db: float = Field(default=7.0, gt=0, le=60)
-    """How much less fine detail one direction has than most, dB, before a tile counts as smeared."""
-    max_opaque_radius: float = Field(default=0.035, gt=0, le=0.5)
-    """Radius of the largest opaque circle, relative to the shorter side, that is dirt: over what
-    `relative_opaque_radius` allows."""
-    relative_opaque_radius: float = Field(default=1.5, ge=0, le=10)
-    """How many times the opaque circles that tiles of the run usually have are allowed besides."""
-    max_fold_contrast: float = Field(default=0.25, gt=0, le=10)
-    """Contrast of a dark line right across the tile, natural logarithm, over which it is a fold."""
+    """Least loss of detail of half of the directions against like tiles, dB, that is a blur; more where they
+    differ more."""
+    min_smear_db: float = Field(default=5.0, gt=0, le=60)
+    """Least loss of detail of a third of the directions against like tiles, dB, that is a blur, smear or
+    astigmatism; more where these differ more."""
+    max_opaque_radius: float = Field(default=0.06, gt=0, le=0.5)
+    """Radius of the largest opaque circle, relative to the shorter side, over which it is dirt; more where
+    tiles of the run have larger ones."""
+    max_fold_contrast: float = Field(default=0.4, gt=0, le=10)
+    """Contrast of a dark line right across the tile, natural logarithm, over which it is a fold; more where
+    tiles of the run have such lines."""
     min_shading: float = Field(default=0.4, gt=0, lt=1)
-    """Bright parts of the darkest of nine fields over those of the brightest, under which the beam is cut."""
-    deviations: float = Field(default=5.0, gt=0, le=50)
-    """How many robust standard deviations from the median sharpness and focus score, fold contrast or shading
-    must be besides."""
+    """Bright parts of the darkest of nine fields over those of the brightest, under which the beam is cut;
+    less where tiles of the run are as uneven."""
     min_texture: float = Field(default=20.0, ge=1, le=1000)
     """Texture under which nothing is said of sharpness: resin."""
     min_relative_relief: float = Field(default=0.3, gt=0, le=1)
@@ -77,7 +78,8 @@ class TileFault:
         ``dark``, ``saturated``, ``low_contrast``, ``blurred`` (out of focus), ``smeared`` (drift),
         ``astigmatic``, ``damaged`` (lines lost or torn), ``incomplete`` (the rest never came), ``frozen``
         (the frame before once more), ``debris``, ``fold``, ``charging``, ``vignetted`` (the beam's edge),
-        ``unmatched`` (shows another place than its neighbours) or ``unreadable``.
+        ``unmatched`` (shows another place than its neighbours), ``misplaced`` (lies elsewhere than the stage
+        says) or ``unreadable``.
     severity
         0 (just over the limit) to 1.
     confidence
@@ -108,11 +110,23 @@ class TileFault:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A judgement of one tile; a later one of the same ``tile.index`` takes its place."""
+    """A judgement of one tile; a later one of the same ``tile.index`` takes its place.
+
+    Attributes
+    ----------
+    faults
+        What is wrong with it: the policy acts on these, and on nothing else.
+    notes
+        What is unusual about it, and not enough to act: for who looks at the tiles later.
+    unjudged
+        Kinds of faults that it shows too little to tell, or that too few tiles are known to tell by.
+    """
 
     tile: Tile
     metrics: TileMetrics
     faults: tuple[TileFault, ...]
+    notes: tuple[TileFault, ...] = ()
+    unjudged: tuple[FaultKind, ...] = ()
 
     @property
     def tile_index(self) -> int:
@@ -141,6 +155,8 @@ class Verdict:
             "tile_y_um": tile.y_um,
             "qc_state": str(self.qc_state),
             "faults": json.dumps([fault.as_dict() for fault in self.faults]),
+            "notes": json.dumps([note.as_dict() for note in self.notes]),
+            "not_judged": ",".join(self.unjudged),
             "mean_counts": metrics.mean_counts,
             "std_counts": metrics.std_counts,
             "saturated_fraction": metrics.saturated_fraction,
@@ -156,4 +172,6 @@ class Verdict:
             "opaque_radius": metrics.opaque_radius,
             "fold_contrast": metrics.fold_contrast,
             "shading": metrics.shading,
+            "bright_counts": metrics.bright_counts,
+            "detail_db": metrics.detail_db,
         }

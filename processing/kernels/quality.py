@@ -10,8 +10,10 @@ its contrast stretched, and white noise cancels out of both, so that tiles of on
 * The focus score compares the power at 0.12 to 0.30 cycles a pixel with that at 0.02 to 0.08, after taking
   off the noise floor seen above 0.42. Power that does not stand over the noise counts as two standard
   deviations of it: a tile without structure scores about 0.
+* Detail is the power at 0.13 to 0.25 cycles a pixel over that at 0.03 to 0.08, of all directions together and
+  of 12 sectors. A tile is compared with tiles of like contrast by it, direction by direction.
 * Anisotropy compares the power at 0.03 to 0.15 cycles a pixel between directions, and smear the ratio of
-  that at 0.06 to 0.18 to that at 0.015 to 0.05, in which the sample's own direction cancels: a drift takes
+  that at 0.10 to 0.20 to that at 0.03 to 0.08, in which the sample's own direction cancels: a drift takes
   fine detail along one direction, astigmatism along two or all, a defocus along all.
 
 The parts are `processing.kernels.quality_pass`, `quality_lines`, `quality_spectrum` and `quality_regions`.
@@ -30,7 +32,7 @@ import numpy.typing as npt
 from processing.kernels.quality_lines import banding, damaged_fraction, marks, missing_fraction
 from processing.kernels.quality_pass import one_pass
 from processing.kernels.quality_regions import regions
-from processing.kernels.quality_spectrum import directions, fine_against_coarse, focus_score, spectrum
+from processing.kernels.quality_spectrum import focus_score, measure_spectrum, spectrum
 
 __all__ = ["TileMetrics", "focus_score", "measure_tile"]
 
@@ -66,9 +68,12 @@ class TileMetrics:
         samples, whatever their own direction.
     smear_deg
         That direction, 0 to 180 from x to y: along it a drift smears.
-    directions_db
-        Power of fine against coarse detail of 12 directions, dB, 15 deg each from x to y; not a number where
-        there is no coarse detail; empty where not measured.
+    detail_db, detail_floor_db
+        Power at 0.13 to 0.25 over that at 0.03 to 0.08 cycles a pixel, dB, and the lowest that would be seen
+        over the noise.
+    directions_db, directions_floor_db
+        The same of 12 directions, 15 deg each from x to y; not a number where there is no coarse detail;
+        empty where not measured.
     banding
         Standard deviation of the brightness of lines that most of the frame's width shares, relative to it:
         0 to 0.025 in tissue, over 0.04 where the sample charges.
@@ -78,9 +83,11 @@ class TileMetrics:
         Share of blocks with less than 0.2 of the bright parts' light, and the radius of the largest circle
         within them relative to the shorter side. 0 for frames under 256 px, like the next three.
     fold_contrast
-        Contrast of the darkest line across the tile, natural logarithm.
+        Contrast of the darkest line across the tile, natural logarithm; below 0 where none is dark.
     shading
         Bright parts of the darkest of nine fields over those of the brightest, 0 to 1.
+    bright_counts
+        Light of the bright parts, the 95th percentile of blocks, counts; 0 for frames under 256 px.
     beam_edge
         Whether what is opaque surrounds what is lit, as beyond the edge of a beam.
     marks
@@ -101,13 +108,17 @@ class TileMetrics:
     anisotropy_db: float = 0.0
     smear_db: float = 0.0
     smear_deg: float = 0.0
+    detail_db: float = 0.0
+    detail_floor_db: float = 0.0
     directions_db: tuple[float, ...] = ()
+    directions_floor_db: tuple[float, ...] = ()
     banding: float = 0.0
     missing_fraction: float = 0.0
     opaque_fraction: float = 0.0
     opaque_radius: float = 0.0
     fold_contrast: float = 0.0
     shading: float = 1.0
+    bright_counts: float = 0.0
     beam_edge: bool = False
     marks: tuple[int, ...] = ()
     fingerprint: int = 0
@@ -140,32 +151,36 @@ def measure_tile(
         )
     image = np.ascontiguousarray(image)
     full = saturation_counts if saturation_counts is not None else np.iinfo(image.dtype).max
-    sums, structure, changes, parts = one_pass(image, float(full), float(dark_counts))
+    sums, structure, changes, parts, spreads = one_pass(image, float(full), float(dark_counts))
     total, squares, saturated, dark = (float(value) / image.size for value in sums)
     variance = max(0.0, squares - total**2)
     sharpness, texture = _sharpness(structure)
-    seen = spectrum(image)
-    directed, covered, strips = directions(seen), regions(image, dark_counts), marks(image, changes)
+    score, directed = measure_spectrum(spectrum(image))
+    covered, strips = regions(image, dark_counts), marks(image, changes)
     return TileMetrics(
         mean_counts=total,
         std_counts=math.sqrt(variance),
         saturated_fraction=saturated,
         dark_fraction=dark,
-        damaged_fraction=damaged_fraction(changes, variance),
+        damaged_fraction=damaged_fraction(changes, spreads, variance),
         sharpness=sharpness,
-        focus_score=fine_against_coarse(seen),
+        focus_score=score,
         texture=texture,
         relief=_relief(structure, total),
         anisotropy_db=directed.anisotropy_db,
         smear_db=directed.smear_db,
         smear_deg=directed.smear_deg,
+        detail_db=directed.detail_db,
+        detail_floor_db=directed.detail_floor_db,
         directions_db=directed.levels_db,
+        directions_floor_db=directed.floors_db,
         banding=banding(parts),
         missing_fraction=missing_fraction(changes),
         opaque_fraction=covered.opaque_fraction,
         opaque_radius=covered.opaque_radius,
         fold_contrast=covered.fold_contrast,
         shading=covered.shading,
+        bright_counts=covered.bright_counts,
         beam_edge=covered.beam_edge,
         marks=strips,
         fingerprint=zlib.crc32(repr(strips).encode()) if any(strips) else 0,

@@ -28,12 +28,15 @@ class Pass(NamedTuple):
         the line is constant. The first is 0, or -1.
     parts
         (y, 8): means of eight parts of each line, from left to right, counts.
+    spreads
+        (y,): variance of each line, squared counts.
     """
 
     sums: Reals
     structure: Reals
     changes: Reals
     parts: Reals
+    spreads: Reals
 
 
 def one_pass(image: npt.NDArray[np.unsignedinteger[Any]], full: float, dark: float) -> Pass:
@@ -53,12 +56,13 @@ def one_pass(image: npt.NDArray[np.unsignedinteger[Any]], full: float, dark: flo
 @njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz", "arcp"})
 def _one_pass(
     image: npt.NDArray[Any], full: float, dark: float, step: int
-) -> tuple[Reals, Reals, Reals, Reals]:
+) -> tuple[Reals, Reals, Reals, Reals, Reals]:
     height, width = image.shape
     sums = np.zeros(4)
     lags = np.zeros(6)
     changes = np.zeros(height)
     parts = np.zeros((height, PARTS))
+    spreads = np.zeros(height)
     wide = width // PARTS
     middle = np.float32(image[height // 2, width // 2])
     for i in range(height):
@@ -82,6 +86,7 @@ def _one_pass(
         sums[1] += s2
         sums[2] += bright
         sums[3] += black
+        spreads[i] = max(0.0, s2 / width - (s / width) ** 2)
         same = True
         for j in range(1, width):
             if image[i, j] != image[i, 0]:
@@ -128,4 +133,4 @@ def _one_pass(
         lags[5] += 2 * (width - 32)
     sums[1] += 2 * middle * sums[0] + image.size * float(middle) ** 2
     sums[0] += image.size * float(middle)
-    return sums, lags, changes, parts
+    return sums, lags, changes, parts, spreads

@@ -47,6 +47,23 @@ def test_sub_tiles_of_micrographs_are_spoiled_as_asked() -> None:
     assert len(list(frames.montage(0, 3))) == 3
 
 
+def test_a_montage_of_sub_tiles_has_neighbours_that_overlap() -> None:
+    micrograph = (tissue((700, 900)) * 255).astype(np.uint8)
+    frames = Recorded("micrograph", [micrograph], 256)
+    assert frames.scenes == 6
+    first, second = list(frames.montage(3, 2))
+    # a tenth of the width, but for noise; montages may be mirrored
+    sides = [(first[:, -26:], second[:, :26]), (first[:, :26], second[:, -26:])]
+    assert max(np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in sides) > 0.9
+
+
+def test_what_cannot_be_judged_is_left_out_of_the_clean_tiles_of_a_blur() -> None:
+    judged = Judged("known", clean=[{"blurred": 0.9}, {"blurred": 0.1}], judgeable=[False, True])
+    judged.spoiled["blur", 1.0] = [{"blurred": 0.5}]
+    assert judged.area("blur", 1.0) == 1
+    assert judged.judged_share == 0.5
+
+
 def test_the_area_under_the_curve_has_known_values() -> None:
     judged = Judged(
         "known", clean=[{"dark": 0.1}, {"dark": 0.3}], spoiled={("beam_loss", 1.0): [{"dark": 0.2}]}

@@ -116,6 +116,41 @@ def test_a_displaced_strip_of_lines_is_damage_and_one_line_is_less() -> None:
     assert measure_tile(noise).damaged_fraction > 45 / 511
 
 
+@pytest.mark.parametrize("electrons", [60, 2000])
+def test_tissue_on_bright_resin_has_no_damaged_lines(electrons: float) -> None:
+    y, x = np.mgrid[:512, :512]
+    inside = np.abs(y - 230 - 8 * np.sin(x / 25)) < 30  # its lines differ more than all of the frame varies
+    image = np.where(inside, tissue(SHAPE, 4), np.float32(0.9))
+    assert measure_tile(expose(image, electrons=electrons)).damaged_fraction == 0
+    image = np.full(SHAPE, 0.9, np.float32)
+    image[200:260] = tissue(SHAPE, 4)[200:260]  # cut off like a displaced strip, but for a limit of 4 lines
+    assert 0 < measure_tile(expose(image)).damaged_fraction <= 3 / 511
+
+
+def test_detail_is_lost_in_all_directions_or_in_one() -> None:
+    clean, blurred, drifted = (
+        measure_tile(expose(image))
+        for image in (
+            tissue(SHAPE),
+            cv2.GaussianBlur(tissue(SHAPE), (0, 0), 1.5),
+            smeared(tissue(SHAPE), 6, 0),
+        )
+    )
+    assert clean.detail_db - blurred.detail_db > 6
+    assert clean.detail_floor_db < clean.detail_db - 10
+    lost = np.array(clean.directions_db) - np.array(drifted.directions_db)
+    assert lost[0] > 8  # along x
+    assert abs(lost[6]) < 3  # across it
+    bare = measure_tile(expose(resin(SHAPE)))
+    assert bare.detail_db - bare.detail_floor_db < 6
+
+
+def test_bright_parts_say_how_much_light_there_is() -> None:
+    full, half = (measure_tile(expose(tissue(SHAPE), electrons=electrons)) for electrons in (2000, 1000))
+    assert half.bright_counts == pytest.approx(0.5 * full.bright_counts, rel=0.05)
+    assert measure_tile(expose(tissue((128, 128)))).bright_counts == 0
+
+
 def test_bands_of_charge_are_everywhere_and_a_dark_stripe_is_not() -> None:
     image, rng = tissue(SHAPE), np.random.default_rng(0)
     bands = np.repeat(rng.standard_normal(43), 12)[:512, None].astype(np.float32)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from pydantic import ValidationError
@@ -85,6 +86,32 @@ def test_resin_among_tissue_passes_and_so_does_a_montage_of_resin(qc: TileQC, st
     run.tiles([expose(resin(SHAPE), i) for i in range(9)])
     run.stop()
     assert set(states(qc.take()).values()) == {"pass"}
+
+
+@pytest.mark.parametrize("turned", [0, 1])
+def test_drift_is_smeared_and_a_note_acts_on_nothing(qc: TileQC, start: Start, turned: int) -> None:
+    run = start(ring_slots=32)
+    tiles = [good(i) for i in range(12)]
+    long = cv2.blur(tissue(SHAPE, 20), (17, 1) if turned else (1, 17))
+    little = cv2.GaussianBlur(tissue(SHAPE, 21), (0, 0), 1.3)  # between note and fault for twelve tiles
+    run.tiles([*tiles, expose(long, 20), expose(little, 21)])
+    run.stop()
+    verdicts = qc.take()
+    assert kinds(verdicts) == {12: ["smeared"]}
+    noted = {v.tile_index: [note.kind for note in v.notes] for v in verdicts if v.notes}
+    assert noted == {13: ["blurred"]}
+    assert next(v for v in verdicts if v.tile_index == 13).qc_state == "pass"
+
+
+def test_what_cannot_be_told_on_bare_resin_is_said(qc: TileQC, start: Start) -> None:
+    run = start(ring_slots=16)
+    run.tiles([*(good(i) for i in range(6)), expose(resin(SHAPE), 60)])
+    run.stop()
+    verdicts = {v.tile_index: v for v in qc.take()}
+    assert verdicts[6].qc_state == "pass"
+    assert verdicts[6].unjudged == ("blurred", "smeared", "astigmatic")
+    assert verdicts[6].as_event()["not_judged"] == "blurred,smeared,astigmatic"
+    assert verdicts[5].unjudged == ()
 
 
 @pytest.mark.parametrize("electrons", [60, 400, 4000])
@@ -201,9 +228,11 @@ def test_an_event_has_the_fields_of_the_qc_stream(qc: TileQC, start: Start) -> N
     }
     assert {name: event.pop(name) for name in expected} == expected
     assert event.pop("qc_state") == "fail"
+    assert event.pop("notes") == "[]"
+    assert event.pop("not_judged") == "blurred,smeared,astigmatic"
     names = {"mean_counts", "std_counts", "saturated_fraction", "dark_fraction", "sharpness", "focus_score"}
     names |= {"anisotropy_db", "smear_db", "smear_deg", "banding", "missing_fraction", "opaque_fraction"}
-    names |= {"opaque_radius", "fold_contrast", "shading"}
+    names |= {"opaque_radius", "fold_contrast", "shading", "bright_counts", "detail_db"}
     assert set(event) == names
     assert all(isinstance(value, float) for value in event.values())
     json.dumps(event)
