@@ -17,6 +17,7 @@ import errno
 import mmap
 import os
 import struct
+import sys
 import zlib
 from pathlib import Path
 from typing import Final
@@ -32,6 +33,8 @@ _HEADER: Final = struct.Struct("<8sIIII8sQQ")
 _PAGE: Final = 4096
 _SLOT_WORDS: Final = 4
 _SEQUENCE, _EPOCH, _INDEX, _CRC = range(_SLOT_WORDS)
+_UNUSED: Final = 2
+"""References to an array that only a list, and the one who counts, have."""
 
 
 class FrameMissed(MontangoError):
@@ -191,13 +194,15 @@ class FrameRingReader:
     """A reader of a ring, in another process or thread. One thread at a time.
 
     The file is opened at the first `get`, and again whenever another ring has taken its place (the camera
-    server restarted, or armed with another frame size).
+    server restarted, or armed with another frame size). Frames that nobody refers to any more lend their
+    memory to the next.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._layout: _Layout | None = None
         self._inode: tuple[int, int] | None = None
+        self._given: list[npt.NDArray[np.generic]] = []
 
     def get(self, epoch: int, index: int, verify: bool = True) -> npt.NDArray[np.generic]:
         """Return a copy of one frame, ``(y, x)`` in counts.
@@ -229,7 +234,8 @@ class FrameRingReader:
             raise FrameMissed(epoch, index, f"{what} frame {held_index} of epoch {held_epoch}")
         if sequence % 2:
             raise FrameMissed(epoch, index, "it is being written")
-        frame = layout.frames[slot].copy()
+        frame = self._memory(layout.frames[slot])
+        np.copyto(frame, layout.frames[slot])
         if int(head[_SEQUENCE]) != sequence:
             raise FrameMissed(epoch, index, "overwritten while it was read")
         if verify and zlib.crc32(frame) != crc:  # type: ignore[arg-type]  # an array is a buffer
@@ -239,6 +245,20 @@ class FrameRingReader:
     def close(self) -> None:
         """Let go of the ring; the next `get` opens it again."""
         self._layout = self._inode = None
+        self._given.clear()
+
+    def _memory(self, frame: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+        """Return memory for a copy of a frame: that of one that was given and that nobody refers to."""
+        found = None
+        for k in reversed(range(len(self._given))):
+            if sys.getrefcount(self._given[k]) <= _UNUSED:
+                # one that fits is enough: others are given back
+                one = self._given.pop(k)
+                fits = (one.shape, one.dtype) == (frame.shape, frame.dtype)
+                found = one if found is None and fits else found
+        found = np.empty_like(frame) if found is None else found
+        self._given.append(found)
+        return found
 
     def _attach(self, epoch: int, index: int) -> _Layout:
         """Return the ring that is at the path now."""

@@ -52,9 +52,14 @@ def stored_frames(path: Path) -> list[StoredFrame]:
         with _frame_file._lock, h5py.File(path, "r", libver="latest", swmr=True) as file:
             data = file[IMAGE_DATASET]
             columns = {name: _column(file, name, len(data)) for name in (*NUMBERS, ROI)}
-            size = path.stat().st_size
+            size, ends = path.stat().st_size, _ends(data)
             return [
-                _frame(index, _pixels_are_there(data, index, size), columns) for index in range(len(data))
+                _frame(
+                    index,
+                    _pixels_are_there(data, index, size) if ends is None else 0 < ends.get(index, 0) <= size,
+                    columns,
+                )
+                for index in range(len(data))
             ]
     except (OSError, KeyError, ValueError, RuntimeError) as error:
         _log.warning("%s holds no frame that can be read: %s", path, error)
@@ -83,6 +88,24 @@ def _readable_part(dataset: Any, length: int) -> npt.NDArray[np.float64]:
             continue
         values[first : first + len(part)] = part[: length - first]
     return values
+
+
+def _ends(data: Any) -> dict[int, int] | None:
+    """Return where the pixels of each frame end in the file, or None where not all can be told at once.
+
+    To ask for one frame after the other takes HDF5 a time that grows with the square of their number.
+    """
+    found: dict[int, int] = {}
+
+    def see(chunk: Any) -> None:
+        if chunk.size and chunk.byte_offset is not None:
+            found[chunk.chunk_offset[0]] = chunk.byte_offset + chunk.size
+
+    try:
+        data.id.chunk_iter(see)
+    except (OSError, ValueError, RuntimeError):
+        return None
+    return found
 
 
 def _pixels_are_there(data: Any, index: int, file_size: int) -> bool:

@@ -139,7 +139,7 @@ class InstrumentDevice(TangoDevice):
         )
 
     def _plain_errors(self, name: str, signal: SignalR[Any]) -> None:
-        """Let describing, reading and setting a signal fail with a `MontangoError`; ophyd-async has no place for that."""
+        """Let all access to a signal fail with a `MontangoError`; ophyd-async has no place for that."""
         backend: Any = signal._connector.backend
 
         def plain(method: Callable[..., Awaitable[T]]) -> Callable[..., Awaitable[T]]:

@@ -37,7 +37,7 @@ Report = Callable[[str, int, Sequence[TileFault]], object]
 Told = Callable[[str, str, int], object]
 """Takes how far a tile is ("solved", "drawn" with all levels, "written" to the disk), its run and index."""
 _KEEP_MB: Final = 512.0
-_BLOCKS: Final = 150
+_BLOCKS: Final = 64
 """Blocks a pair that tell the distortion: fewer than offline, where a tile may take longer."""
 _MOST_FAILURES: Final = 5
 

@@ -27,6 +27,8 @@ _TEXTURED: Final = 0.3
 """Least contrast of a block, of that which a tenth of the blocks exceed."""
 _LEAST_BLOCK_PX: Final = 24
 _REACH_PX: Final = 2.0
+_PLENTY: Final = 2.0
+"""So many times the blocks asked for that an overlap has room for, and it is halved first."""
 _SPACING: Final = 1.1
 """From block to block, in blocks; across a narrow overlap they lie closer."""
 
@@ -76,7 +78,8 @@ def match_blocks(
     min_ncc
         Least correlation of a block.
     most
-        Blocks that are looked for, about, spread evenly; None: all that there is room for.
+        Blocks that are looked for, about, spread evenly; None: all that there is room for. Where that is
+        twice as many, pixels are binned by 2 before, and a block is twice as wide.
 
     Returns
     -------
@@ -90,6 +93,16 @@ def match_blocks(
     """
     check_tiles(first, second)
     if all(map(math.isfinite, offset_px)):
+        if most is not None:
+            halved = _halved(first, second, offset_px, block_px, search_px, most)
+            if halved is not None:
+                small, step, middles = halved
+                half = -(-search_px // 2)
+                coarse = match_blocks(
+                    *small, step, block_px=block_px, search_px=half, min_ncc=min_ncc, most=most
+                )
+                places = 2 * coarse.first_px + middles[0], 2 * coarse.second_px + middles[1]
+                return BlockMatches(*places, coarse.ncc)
         overlap = _Overlap.of(first, second, offset_px, block_px, search_px, most)
         if overlap is not None:
             best = np.empty((0, 5))
@@ -100,6 +113,54 @@ def match_blocks(
                     break
             return BlockMatches(best[:, :2], best[:, 2:4], best[:, 4])
     return BlockMatches(np.empty((0, 2)), np.empty((0, 2)), np.empty(0))
+
+
+def _halved(
+    first: Image,
+    second: Image,
+    offset_px: tuple[float, float],
+    block_px: int,
+    search_px: int,
+    most: int,
+) -> tuple[tuple[Floats, Floats], tuple[float, float], Points] | None:
+    """Return the overlap of both tiles in pixels binned by 2, where it has room for more blocks than asked.
+
+    Returns
+    -------
+    tuple or None
+        The two parts, the offset between their centres in binned px, and where these lie in the tiles (2, 2),
+        px from their centres. A block is then four times as large: it tells its place as well.
+    """
+    sides = []
+    room = 1.0
+    for axis in (0, 1):
+        lengths = first.shape[1 - axis], second.shape[1 - axis]
+        corner = offset_px[axis] + (lengths[0] - lengths[1]) / 2
+        both = shared(*lengths, round(corner))
+        if both < 2 * block_px:
+            return None
+        room *= max(1.0, both / (_SPACING * block_px))
+        sides.append(_side(*lengths, corner, 2 * block_px, 2 * search_px))
+    if room < _PLENTY * most:
+        return None
+    x, y = sides
+    parts, middles = [], []
+    for image, across, down in ((first, x.first, y.first), (second, x.second, y.second)):
+        part = image[down, across]
+        part = part[: len(part) - len(part) % 2, : part.shape[1] - part.shape[1] % 2]
+        parts.append(part)
+        middles.append(
+            (
+                across.start + (part.shape[1] - image.shape[1]) / 2,
+                down.start + (part.shape[0] - image.shape[0]) / 2,
+            )
+        )
+    if any(map(fault, parts)):
+        return None
+    found = np.array(middles)
+    step = (np.asarray(offset_px) + found[1] - found[0]) / 2
+    small = binned(filled(parts[0]), 2), binned(filled(parts[1]), 2)
+    return small, (float(step[0]), float(step[1])), found
 
 
 @dataclass(frozen=True, slots=True)

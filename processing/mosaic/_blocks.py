@@ -6,7 +6,9 @@ import tempfile
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import count
 from math import prod
 from pathlib import Path
 from typing import Any, Final
@@ -22,7 +24,9 @@ Pixels = npt.NDArray[Any]
 Key = tuple[int, int]
 """Row and column of a block, counted from the one that the mosaic began in."""
 _PAGE: Final = 4096
-_SPARES: Final = 2
+_SPARES: Final = 4
+_POPULATE_WRITE: Final = 23
+"""Advice that maps all pages of a file, for writing: ``MADV_POPULATE_WRITE`` of Linux."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,7 +103,7 @@ class Blocks:
     """Blocks by their keys; made, by ``begin``, when they are asked for.
 
     With ``limit_bytes`` each is a scratch file, of which as many are mapped as the limit allows, at least
-    one; without, all are in memory. Fresh memory costs more than drawing on it, so two spare blocks are made
+    one; without, all are in memory. Fresh memory costs more than drawing on it, so spare blocks are made
     ahead by a thread of their own.
     """
 
@@ -124,7 +128,9 @@ class Blocks:
         self._most = None if limit_bytes is None else max(1, limit_bytes // sum(self._sizes))
         self._known: set[Key] = set()
         self._open: OrderedDict[Key, Block] = OrderedDict()
-        self._spares: deque[Future[list[Pixels]]] = deque()
+        self._spares: deque[Future[tuple[Path | None, list[Pixels]]]] = deque()
+        self._files: dict[Key, Path] = {}
+        self._numbers = count()
         self._maker = ThreadPoolExecutor(1, "mosaic-blocks")
         self._folder = (
             None if limit_bytes is None else tempfile.TemporaryDirectory(prefix="mosaic-", dir=scratch)
@@ -162,29 +168,38 @@ class Blocks:
             self._folder.cleanup()
 
     def _map(self, key: Key) -> Block:
-        if self._folder is None:
-            parts = self._spares.popleft().result() if self._spares else self._touched()
-            while len(self._spares) < _SPARES:
-                self._spares.append(self._maker.submit(self._touched))
+        if key in self._files:
+            parts = self._planes_of(self._files[key])
         else:
-            path = Path(self._folder.name) / f"{key[0]}_{key[1]}"
-            if key not in self._known:
-                with path.open("wb") as file:
-                    file.truncate(sum(self._sizes))
-            whole = np.memmap(path, np.uint8, "r+")
-            starts = np.cumsum([0, *self._sizes])
-            parts = [
-                np.ndarray(shape, kind, whole, int(start))
-                for (shape, kind), start in zip(self._planes, starts[:-1], strict=True)
-            ]
+            path, parts = self._spares.popleft().result() if self._spares else self._made()
+            while len(self._spares) < _SPARES:
+                self._spares.append(self._maker.submit(self._made))
+            if path is not None:
+                self._files[key] = path
         return Block(tuple(parts[:-2]), parts[-2], parts[-1])
 
-    def _touched(self) -> list[Pixels]:
-        """Return the planes of a block, of memory that is there and not only promised."""
+    def _made(self) -> tuple[Path | None, list[Pixels]]:
+        """Return file and planes of a new block, of memory that is there and not only promised."""
+        if self._folder is not None:
+            path = Path(self._folder.name) / str(next(self._numbers))
+            with path.open("wb") as file:
+                file.truncate(sum(self._sizes))
+            return path, self._planes_of(path)
         parts: list[Pixels] = [np.empty(shape, kind) for shape, kind in self._planes]
         for part in parts:
             part.fill(0)
-        return parts
+        return None, parts
+
+    def _planes_of(self, path: Path) -> list[Pixels]:
+        """Return the planes of a block in a file, its pages mapped at once: one by one they cost far more."""
+        whole = np.memmap(path, np.uint8, "r+")
+        with suppress(OSError):  # Linux before 5.14
+            whole._mmap.madvise(_POPULATE_WRITE)  # type: ignore[attr-defined]
+        starts = np.cumsum([0, *self._sizes])
+        return [
+            np.ndarray(shape, kind, whole, int(start))
+            for (shape, kind), start in zip(self._planes, starts[:-1], strict=True)
+        ]
 
 
 class UpperLevels:

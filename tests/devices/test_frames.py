@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,6 +43,20 @@ def test_a_frame_comes_out_as_it_went_in(ring: FrameRing, reader: FrameRingReade
     np.testing.assert_array_equal(copy, data)
     ring.put(frame(0), epoch=3, index=21)
     np.testing.assert_array_equal(copy, data)  # what a reader got is its own
+
+
+def test_memory_is_used_again_once_nobody_refers_to_a_frame(ring: FrameRing, reader: FrameRingReader) -> None:
+    places, held = [], list[Any]()
+    for k in range(4):
+        ring.put(frame(100 + k), 1, k)
+        got = reader.get(1, k)
+        places.append(got.ctypes.data)
+        if k == 1:
+            held = [got[2:5], memoryview(got)]  # type: ignore[arg-type]  # a part, or a buffer of it, keeps it
+        del got
+    assert places[0] == places[1] != places[2] == places[3]
+    np.testing.assert_array_equal(held[0], frame(101)[2:5])
+    np.testing.assert_array_equal(np.asarray(held[1]), frame(101))
 
 
 def test_a_slow_reader_is_told_which_frame_it_missed(ring: FrameRing, reader: FrameRingReader) -> None:

@@ -42,6 +42,18 @@ def test_blocks_cover_the_overlap_and_agree() -> None:
     assert np.ptp(found.first_px[:, 1]) > SHAPE[0] - 48 - 20
 
 
+def test_few_blocks_of_a_large_overlap_are_wider_ones_in_the_same_places() -> None:
+    first, second = _pair()
+    offset = float(SHIFT[0]) + 2, float(SHIFT[1]) - 3
+    # an odd side: halves lie between pixels
+    found = match_blocks(first[:-1, 1:], second[1:], offset, block_px=24, most=10)
+    assert len(found) >= 6
+    shift = SHIFT + np.array([-0.5, 1.0])
+    assert np.abs(found.first_px - found.second_px - shift).max() < 0.1
+    assert found.first_px[:, 0].max() > SHAPE[1] / 2 - 60
+    assert found.second_px[:, 0].min() < 60 - SHAPE[1] / 2
+
+
 def test_a_bent_field_shows() -> None:
     bend = 6.0
     first, second = _pair(bend)
