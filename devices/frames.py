@@ -19,6 +19,7 @@ import os
 import struct
 import sys
 import zlib
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -190,12 +191,19 @@ class FrameRing:
         return self._layout
 
 
+def _touched(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> npt.NDArray[np.generic]:
+    """Return memory for a frame that is there, and not only promised."""
+    memory = np.empty(shape, dtype)
+    memory.fill(0)
+    return memory
+
+
 class FrameRingReader:
     """A reader of a ring, in another process or thread. One thread at a time.
 
     The file is opened at the first `get`, and again whenever another ring has taken its place (the camera
-    server restarted, or armed with another frame size). Frames that nobody refers to any more lend their
-    memory to the next.
+    server restarted, or armed with another frame size). Fresh memory costs ten times the copying: frames that
+    nobody refers to any more lend theirs to the next, and where all are kept the next is made ahead.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -203,6 +211,8 @@ class FrameRingReader:
         self._layout: _Layout | None = None
         self._inode: tuple[int, int] | None = None
         self._given: list[npt.NDArray[np.generic]] = []
+        self._maker: ThreadPoolExecutor | None = None
+        self._ahead: Future[npt.NDArray[np.generic]] | None = None
 
     def get(self, epoch: int, index: int, verify: bool = True) -> npt.NDArray[np.generic]:
         """Return a copy of one frame, ``(y, x)`` in counts.
@@ -244,8 +254,11 @@ class FrameRingReader:
 
     def close(self) -> None:
         """Let go of the ring; the next `get` opens it again."""
-        self._layout = self._inode = None
+        self._layout = self._inode = self._ahead = None
         self._given.clear()
+        if self._maker is not None:
+            self._maker.shutdown()
+            self._maker = None
 
     def _memory(self, frame: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
         """Return memory for a copy of a frame: that of one that was given and that nobody refers to."""
@@ -256,7 +269,12 @@ class FrameRingReader:
                 one = self._given.pop(k)
                 fits = (one.shape, one.dtype) == (frame.shape, frame.dtype)
                 found = one if found is None and fits else found
-        found = np.empty_like(frame) if found is None else found
+        if found is None:
+            ahead = None if self._ahead is None else self._ahead.result()
+            fits = ahead is not None and (ahead.shape, ahead.dtype) == (frame.shape, frame.dtype)
+            found = ahead if ahead is not None and fits else np.empty_like(frame)
+            self._maker = self._maker or ThreadPoolExecutor(1, "frame-memory")
+            self._ahead = self._maker.submit(_touched, frame.shape, frame.dtype)
         self._given.append(found)
         return found
 

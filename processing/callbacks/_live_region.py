@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,8 @@ _AT_A_TIME: Final = 6
 _MOVED_PX: Final = 1.0
 _BYTES_PER_PX: Final = 4.7
 """Of the canvas's memory, uint16."""
-_IN_RAM_BYTES: Final = 512e6
+_IN_RAM_SHARE: Final = 1 / 8
+"""Of the machine's memory, for the canvas: a larger one lies in a scratch file, which takes twice as long."""
 _FEATHER: Final = 0.05
 """Depth at which a feathered tile has its full weight, of its side: half of a usual overlap."""
 _GAIN_STEP: Final = 0.003
@@ -123,7 +125,8 @@ class LiveRegion:
         self.store = PyramidStore.create(
             path, dtype=first.dtype, pixel_size_nm=pixel_size_nm, metadata=metadata, shard_px=_SHARD_PX
         )
-        small = tiles * first.size * _BYTES_PER_PX < _IN_RAM_BYTES
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        small = tiles * first.size * _BYTES_PER_PX < _IN_RAM_SHARE * memory
         self._canvas = Canvas(
             self.store,
             blending=blending,
