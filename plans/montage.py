@@ -272,6 +272,7 @@ def describe_run(spec: MontageSpec, ready: Prepared, record: MontageRecord | Non
             "image_rotation_deg": ready.view.rotation_deg,
         },
         "calibration_uids": ready.calibration_uids,
+        "tiled_specs": [{"name": "EMMontage", "version": "1.0"}],
     }
     if record is not None:
         metadata |= {"montage_id": record.montage_id, "resumes": list(record.run_uids)}

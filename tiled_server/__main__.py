@@ -1,7 +1,8 @@
 """Serve the catalog of a lab: ``python -m tiled_server --state-dir DIR [--port N]``.
 
-The API key comes from ``TILED_SINGLE_USER_API_KEY``. Exit status 0 after SIGTERM or Ctrl-C, 2 for a wrong
-option or setting, with one line that says what to do.
+The API key comes from ``TILED_SINGLE_USER_API_KEY``, addresses of databases from ``MONTANGO_TILED_DATABASE``
+and ``MONTANGO_TILED_TABLES``: with a password they belong there, not into an option that every user can read.
+Exit status 0 after SIGTERM or Ctrl-C, 2 for a wrong option or setting, with one line that says what to do.
 """
 
 from __future__ import annotations
@@ -11,11 +12,21 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from devices.errors import ConfigurationError
-from tiled_server.configuration import READABLE_VARIABLE, from_environment
+from tiled_server.configuration import (
+    DATABASE_VARIABLE,
+    READABLE_VARIABLE,
+    TABLES_VARIABLE,
+    from_environment,
+)
+from tiled_server.databases import check_reachable
 from tiled_server.sockets import HOST, bind, lock_state
+
+PATIENCE_S: Final = 7.0
+"""Time a database has to answer: longer than the supervisor takes for a start that failed, so that it goes on
+starting the server however long a database is away."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -32,8 +43,10 @@ def _parser() -> argparse.ArgumentParser:
         help=f"a folder whose data files may be served (repeat for more; also {READABLE_VARIABLE}); "
         f"default: the state directory's data folder",
     )
-    parser.add_argument("--database", help="catalog database, e.g. postgresql://user:password@host/name")
-    parser.add_argument("--tables", help="database of the tables of events, like --database")
+    parser.add_argument(
+        "--database", help=f"catalog's database, postgresql://user@host/name (also {DATABASE_VARIABLE})"
+    )
+    parser.add_argument("--tables", help=f"that of the tables of events (also {TABLES_VARIABLE})")
     return parser
 
 
@@ -49,6 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         server = from_environment(options.state_dir, options.readable, options.database, options.tables)
         lock = lock_state(server.run_folder)
+        for name, uri in (("database", server.database_uri), ("tables", server.table_uri)):
+            if uri is not None:
+                check_reachable(name, uri, PATIENCE_S)
         bound = bind(options.port, server.run_folder)
     except ConfigurationError as error:
         print(f"tiled_server: {error}", file=sys.stderr)
@@ -57,7 +73,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with lock, bound:
         from tiled_server.service import serve  # imports Tiled: seconds
 
-        serve(server, bound)
+        try:
+            serve(server, bound)
+        except ConfigurationError as error:
+            print(f"tiled_server: {error}", file=sys.stderr)
+            return 2
     return 0
 
 

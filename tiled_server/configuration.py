@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from devices.errors import ConfigurationError
+from tiled_server.databases import checked_uri, tables_uri
 
 API_KEY_VARIABLE: Final = "TILED_SINGLE_USER_API_KEY"
 READABLE_VARIABLE: Final = "MONTANGO_TILED_READABLE"
+DATABASE_VARIABLE: Final = "MONTANGO_TILED_DATABASE"
+TABLES_VARIABLE: Final = "MONTANGO_TILED_TABLES"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +64,18 @@ class CatalogServer:
                 "specs": [{"name": "CatalogOfBlueskyRuns", "version": "3.0"}],
                 "writable_storage": [
                     str(self.folder / "arrays"),
-                    self.table_uri or f"sqlite:///{self.folder / 'tables.db'}",
+                    (tables_uri(self.table_uri) if self.table_uri else None)
+                    or f"sqlite:///{self.folder / 'tables.db'}",
                 ],
                 "readable_storage": [str(folder) for folder in self.readable],
                 "adapters_by_mimetype": {"application/x-hdf5": "tiled_server.frames:FrameFileAdapter"},
-                # a SQLite file is made before, in this process: Tiled would start another Python for it
-                "init_if_not_exists": self.database_uri is not None,
+                # the tables are made before, in this process: Tiled would start another Python for it, with
+                # the database's password in the list of processes
+                "init_if_not_exists": False,
+            },
+            # what run.documents() of the standard client asks for
+            "media_types": {
+                "BlueskyRun": {"application/json-seq": "bluesky_tiled_plugins.exporters:json_seq_exporter"}
             },
             "authentication": {"single_user_api_key": self.api_key, "allow_anonymous_access": False},
             # Tiled 0.2.20 let a crafted path out of the readable folders through this endpoint
@@ -81,12 +90,13 @@ def from_environment(
     table_uri: str | None = None,
     environment: Mapping[str, str] = os.environ,
 ) -> CatalogServer:
-    """Return the server of a state directory, with key and folders from the environment where not given.
+    """Return the server of a state directory, with key, folders and databases from the environment.
 
     Raises
     ------
     ConfigurationError
-        There is no usable key, a folder is missing, or the state directory cannot be written.
+        There is no usable key, a folder is missing, the state directory cannot be written, or the address of
+        a database is none.
     """
     api_key = environment.get(API_KEY_VARIABLE, "")
     if not api_key.isalnum() or not api_key.isascii():
@@ -102,8 +112,8 @@ def from_environment(
         state_dir.resolve(),
         tuple(folder.resolve() for folder in folders) or (state_dir.resolve() / "data",),
         api_key,
-        database_uri,
-        table_uri,
+        _database("--database", database_uri or environment.get(DATABASE_VARIABLE)),
+        _database("--tables", table_uri or environment.get(TABLES_VARIABLE)),
     )
     try:
         for folder in (server.folder / "arrays", server.run_folder):
@@ -121,3 +131,7 @@ def from_environment(
                 f"--readable {folder} is not a folder; give a folder that holds data files"
             )
     return server
+
+
+def _database(name: str, uri: str | None) -> str | None:
+    return checked_uri(name, uri) if uri else None

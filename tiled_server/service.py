@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
-from pathlib import Path
+from typing import Any
 
 import uvicorn
-from sqlalchemy.ext.asyncio import create_async_engine
-from tiled.alembic_utils import stamp_head
-from tiled.catalog.alembic_constants import ALEMBIC_DIR, ALEMBIC_INI_TEMPLATE_PATH
-from tiled.catalog.core import initialize_database
 from tiled.config import Config
 from tiled.server.app import build_app_from_config
-from tiled.utils import ensure_specified_sql_driver
 
 from tiled_server.configuration import CatalogServer
+from tiled_server.databases import make_catalog, make_sqlite, shown
+from tiled_server.exports.jobs import Jobs
+from tiled_server.exports.router import make_router as export_router
+from tiled_server.index.indexer import Indexer
+from tiled_server.index.reading import CatalogReader
+from tiled_server.index.router import make_router
+from tiled_server.index.store import IndexStore
+from tiled_server.index.watch import Watched
 
 _SHUTDOWN_TIMEOUT_S = 3
 
@@ -29,29 +31,32 @@ def serve(server: CatalogServer, bound: socket.socket) -> None:
         What to serve.
     bound
         A bound socket that does not listen yet: clients are refused, not kept waiting, until all is ready.
+
+    Raises
+    ------
+    ConfigurationError
+        The catalog's tables cannot be made, or are of another version.
     """
-    if server.sqlite_path is not None and not server.sqlite_path.exists():
-        _make_database(server.sqlite_path)
-    app = build_app_from_config(Config.model_validate(server.tiled_config()))
+    if server.database_uri is not None:
+        make_catalog(server.database_uri, where=shown(server.database_uri))
+    elif server.sqlite_path is not None and not server.sqlite_path.exists():
+        make_sqlite(server.sqlite_path)
     settings = uvicorn.Config(
-        app, access_log=False, log_level="warning", timeout_graceful_shutdown=_SHUTDOWN_TIMEOUT_S, ws="none"
+        make_application(server),
+        access_log=False,
+        log_level="warning",
+        timeout_graceful_shutdown=_SHUTDOWN_TIMEOUT_S,
+        ws="none",
     )
     uvicorn.Server(settings).run(sockets=[bound])
 
 
-def _make_database(path: Path) -> None:
-    """Make the catalog's tables in a new SQLite file; a half-made file never gets the final name."""
-    fresh = path.with_suffix(".new")
-    fresh.unlink(missing_ok=True)
-    uri = ensure_specified_sql_driver(f"sqlite:///{fresh}")
-
-    async def make() -> None:
-        engine = create_async_engine(uri)
-        try:
-            await initialize_database(engine)
-        finally:
-            await engine.dispose()
-
-    asyncio.run(make())
-    stamp_head(ALEMBIC_INI_TEMPLATE_PATH, ALEMBIC_DIR, uri)
-    fresh.rename(path)
+def make_application(server: CatalogServer) -> Any:
+    """Return the ASGI application: Tiled with the routes of the index, watched by the index."""
+    config = Config.model_validate(server.tiled_config())
+    catalog = config.merged_trees
+    store = IndexStore(server.database_uri or server.folder / "index.db")
+    indexer = Indexer(CatalogReader(catalog), store)
+    exports = export_router(lambda: Jobs(server.state_dir / "exports", server.readable))
+    catalog.include_routers = [*getattr(catalog, "include_routers", []), make_router(indexer), exports]
+    return Watched(build_app_from_config(config), indexer)

@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from devices.errors import ConfigurationError, MontangoError
-from montango.cli import configuration, diagnosis, journal, lab, versions
+from montango.cli import catalog, configuration, diagnosis, journal, lab, versions
 from montango.cli.options import CONFIG_VARIABLE, Choice
 
 FAILED, USAGE, NOT_RUNNING, INTERRUPTED = 1, 2, 3, 130
@@ -57,8 +57,9 @@ app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options"
 app.command()(versions.version)
 app.add_typer(configuration.app, name="config")
 app.add_typer(journal.app, name="journal")
+app.add_typer(catalog.app, name="catalog")
 
-for _name in ("demo", "shell", "preview", "resume", "control", "samples", "stitch"):
+for _name in ("demo", "shell", "preview", "resume", "control", "samples", "stitch", "export"):
     try:
         app.command(name=_name)(getattr(importlib.import_module(f"montango.cli.{_name}"), _name))
     except ModuleNotFoundError as _error:

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
+from devices.errors import ConfigurationError
 from montango.config import MontangoConfig
 from montango.lab import processes
 from montango.lab.errors import LabError
@@ -24,6 +25,7 @@ def examine(config: MontangoConfig, lab: Lab) -> Iterator[Finding]:
     info = lab.find()
     yield from examine_machine(config, lab.state, lab_is_up=info is not None)
     yield from _databases(lab.state)
+    yield from _remote_databases(config)
     if info is None:
         yield from _remains(lab.state)
     else:
@@ -38,6 +40,26 @@ def _databases(state: StateDirectory) -> Iterator[Finding]:
     ):
         if path.exists():
             yield _database(subject, path)
+
+
+def _remote_databases(config: MontangoConfig) -> Iterator[Finding]:
+    named = {
+        "catalog's PostgreSQL": config.services.tiled.database,
+        "PostgreSQL of its tables": config.services.tiled.tables,
+    }
+    for subject, uri in named.items():
+        if uri is None or config.services.tiled.uri is not None:
+            continue
+        from tiled_server.databases import check_reachable, checked_uri, shown
+
+        try:
+            checked = checked_uri(f"services.tiled of {config.source}", uri)
+            check_reachable("database", checked)
+        except ConfigurationError as error:
+            text, _, remedy = str(error).partition("; ")
+            yield fail(subject, text, remedy)
+        else:
+            yield ok(subject, f"{shown(checked)} answers")
 
 
 def _database(subject: str, path: Path) -> Finding:

@@ -21,6 +21,7 @@ INSTRUMENTS: tuple[str, ...] = ("column", "stage", "camera", "sequencer", "loade
 SERVER_MODULES = {"control": "devices.montage_control.server"}
 """Modules of the servers that are not called after their instrument."""
 TILED_KEY_VARIABLE = "TILED_SINGLE_USER_API_KEY"
+DATABASE_VARIABLE, TABLES_VARIABLE = "MONTANGO_TILED_DATABASE", "MONTANGO_TILED_TABLES"
 
 
 def instruments(config: MontangoConfig) -> dict[str, Instrument]:
@@ -133,10 +134,13 @@ def _tiled(
         str(ports.tiled),
     ]
     command += ["--readable", str(data_dir)]
-    for option, uri in (
-        ("--database", config.services.tiled.database),
-        ("--tables", config.services.tiled.tables),
-    ):
-        if uri is not None:
-            command += [option, uri]
-    return Program(TILED, command, secrets)
+    # not as options, which every user of the machine can read
+    environment = {
+        variable: uri.replace("'", "%27").replace('"', "%22")
+        for variable, uri in (
+            (DATABASE_VARIABLE, config.services.tiled.database),
+            (TABLES_VARIABLE, config.services.tiled.tables),
+        )
+        if uri is not None
+    }
+    return Program(TILED, command, {**secrets, **environment})

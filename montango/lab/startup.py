@@ -34,6 +34,7 @@ class Startup:
         self._info = info
         self._report = report
         self._deaths: dict[str, set[float]] = {}
+        self._earlier: dict[str, float] = {}
         self._reported: set[str] = set()
 
     def start_instruments(self, config: MontangoConfig, ring_dir: Path) -> None:
@@ -88,15 +89,20 @@ class Startup:
 
     def _look_for_deaths(self, names: Iterable[str]) -> None:
         for process in self._supervisor.processes():
-            if process.name in names and process.state in ("BACKOFF", "EXITED", "FATAL"):
-                deaths = self._deaths.setdefault(process.name, set())
+            if process.name not in names:
+                continue
+            dead = process.state in ("BACKOFF", "EXITED", "FATAL")
+            # one that lived for some seconds is started again at once, and never seen dead
+            earlier_s = self._earlier.setdefault(process.name, 0.0 if dead else process.stopped_at_s)
+            deaths = self._deaths.setdefault(process.name, set())
+            if process.stopped_at_s != earlier_s:
                 deaths.add(process.stopped_at_s)
-                if len(deaths) > DEATHS_ALLOWED or process.state == "FATAL":
-                    raise self._failure(process.name, f"ended again and again{_status(process)}")
+            if len(deaths) > DEATHS_ALLOWED or process.state == "FATAL":
+                raise self._failure(process.name, f"ended again and again{_status(process)}")
 
     def _failure(self, name: str, what: str) -> LabError:
         log = self._state.log / f"{name}.log"
-        end = tail(log, LOG_LINES)
+        end = "\n".join(dict.fromkeys(tail(log, LOG_LINES).splitlines()))
         return LabError(
             f"{name} {what}; its log is {log}" + (f", which ends:\n{end}" if end else ", which is empty")
         )

@@ -6,7 +6,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 
 from montango.lab.processes import dies_with_parent
 from processing.callbacks._catalog_run import connect, disconnect, is_up
+from tests.tiled_server.postgres import Postgres, find_programs
 
 KEY = "secretkey1"
 
@@ -21,8 +23,10 @@ KEY = "secretkey1"
 class Server:
     """One server process of a state directory, that a test may stop and start again."""
 
-    def __init__(self, state_dir: Path) -> None:
+    def __init__(self, state_dir: Path, environment: Mapping[str, str] | None = None) -> None:
         self.state_dir = state_dir
+        self.environment = dict(environment or {})
+        self.log: Path | None = None
         self.data = state_dir / "data"
         self.key = KEY
         self.process: subprocess.Popen[str] | None = None
@@ -35,20 +39,22 @@ class Server:
 
     def start(self, *options: str, wait: bool = True) -> None:
         """Start the process, and wait until it answers."""
-        self.process = subprocess.Popen(
-            [
-                *dies_with_parent(),
-                sys.executable,
-                "-m",
-                "tiled_server",
-                "--state-dir",
-                str(self.state_dir),
-                *options,
-            ],
-            env=os.environ | {"TILED_SINGLE_USER_API_KEY": KEY},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        command = [
+            *dies_with_parent(),
+            sys.executable,
+            "-m",
+            "tiled_server",
+            "--state-dir",
+            str(self.state_dir),
+        ]
+        with nullcontext() if self.log is None else self.log.open("a") as log:
+            self.process = subprocess.Popen(
+                [*command, *options],
+                env=os.environ | {"TILED_SINGLE_USER_API_KEY": KEY} | self.environment,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
         assert self.process.stdout is not None
         assert "starting" in self.process.stdout.readline()  # the port file is there
         deadline = time.monotonic() + 180
@@ -108,3 +114,16 @@ def new_server(tmp_path: Path) -> Iterator[Callable[[], Server]]:
     yield make
     for made in servers:
         made.close()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    programs = find_programs()
+    if programs is None:
+        pytest.skip("there is no PostgreSQL on this machine (Debian: apt-get install postgresql)")
+    server = Postgres(programs)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()

@@ -92,7 +92,7 @@ def test_databases_and_folders_of_a_site(tmp_path: Path) -> None:
     server = from_environment(tmp_path / "state", [tmp_path / "a"], uri, environment=environment)
     catalog = server.tiled_config()["catalog"]
     assert catalog["readable_storage"] == [str(tmp_path / "a"), str(tmp_path / "b")]
-    assert (catalog["uri"], catalog["init_if_not_exists"]) == (uri, True)
+    assert (catalog["uri"], catalog["init_if_not_exists"]) == (uri, False)  # made before Tiled starts
     assert server.sqlite_path is None
     assert not server.tiled_config()["expose_raw_assets"]
 

@@ -1,0 +1,114 @@
+"""The worst tiles, and the statistics of a number, over one montage, a session, or all montages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from devices.errors import ConfigurationError
+from tiled_server.client._montage import Montage
+from tiled_server.client.metrics import find_metric, find_ranked, summed_up, worst_of
+from tiled_server.client.routes import Routes
+from tiled_server.client.search import montages
+from tiled_server.client.tiles import INDEX_NAMES, read_tiles
+
+
+def worst(
+    client: Any,
+    *,
+    montage: str | Montage | None = None,
+    session: str | None = None,
+    by: str = "severity",
+    n: int = 20,
+) -> pd.DataFrame:
+    """Return the worst tiles of those that count, the worst first.
+
+    Parameters
+    ----------
+    client
+        A Tiled client of the catalog.
+    montage, session
+        Look at one montage, or at one session (``data_session``); neither: at all.
+    by
+        What they are ranked by: ``severity`` of their faults, or a number with a bad end (``sharpness``).
+    n
+        How many, 1 to 1000.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``montage_id``, ``value``, and what is known of each tile: place, attempt, state, faults, positions,
+        scores.
+
+    Raises
+    ------
+    ConfigurationError
+        There is no such number, neither of its ends is bad, or both a montage and a session are named.
+    """
+    metric = find_ranked(by)
+    if not 1 <= n <= 1000:
+        raise ConfigurationError(f"n = {n} tiles are not 1 to 1000")
+    scope = _scope(montage, session)
+    routes = Routes(client)
+    if routes.there:
+        answer = routes.json("worst", **scope, by=metric.name, n=n)
+        table = pd.DataFrame(answer["tiles"]).rename(columns=INDEX_NAMES)
+        if "time" in table:
+            table["time"] = pd.to_datetime(table["time"].astype(float), unit="s", utc=True)
+            table["faults"] = table["faults"].fillna("")
+        return table
+    return worst_of(_tiles(client, scope), metric, n)
+
+
+def statistics(
+    client: Any,
+    *,
+    montage: str | Montage | None = None,
+    session: str | None = None,
+    metric: str = "focus_score",
+) -> dict[str, Any]:
+    """Return how a number is distributed over the tiles that count.
+
+    Parameters
+    ----------
+    client
+        A Tiled client of the catalog.
+    montage, session
+        Look at one montage, or at one session (``data_session``); neither: at all.
+    metric
+        The number.
+
+    Returns
+    -------
+    dict
+        ``count`` of the tiles that have it, ``mean``, ``std`` (divided by the count), ``min``, ``p05``,
+        ``median``, ``p95``, ``max`` (None without any); ``states`` and ``faults``: how many tiles of each.
+
+    Raises
+    ------
+    ConfigurationError
+        There is no such number, or both a montage and a session are named.
+    """
+    one = find_metric(metric)
+    scope = _scope(montage, session)
+    routes = Routes(client)
+    if routes.there:
+        return dict(routes.json("statistics", **scope, metric=one.name))
+    return summed_up(_tiles(client, scope), one)
+
+
+def _scope(montage: str | Montage | None, session: str | None) -> dict[str, str | None]:
+    if montage is not None and session is not None:
+        raise ConfigurationError("montage and session are both given; give one of them")
+    name = montage.montage_id if isinstance(montage, Montage) else montage
+    return {"montage": name, "session": session}
+
+
+def _tiles(client: Any, scope: dict[str, str | None]) -> pd.DataFrame:
+    """Return the tiles of a scope from a server that has no index."""
+    name = scope["montage"]
+    wanted = [Montage.named(client, name)] if name else list(montages(client, session=scope["session"]))
+    tables = [one.tiles.assign(montage_id=one.montage_id) for one in wanted]
+    filled = [table for table in tables if len(table)]
+    return pd.concat(filled, ignore_index=True) if filled else read_tiles([], [])

@@ -1,0 +1,108 @@
+"""The database of the index: opened, its tables made, made anew after a change of the tables."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import delete, event, insert, select
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.schema import CreateSchema
+
+from tiled_server.index.schema import SCHEMA, VERSION, about, metadata
+
+_log = logging.getLogger(__name__)
+
+_BUSY_TIMEOUT_S: Final = 30
+_POOL: Final = {"pool_size": 4, "max_overflow": 4, "pool_pre_ping": True}
+
+
+class IndexStore:
+    """The tables of the index in a database.
+
+    Parameters
+    ----------
+    uri
+        ``postgresql://...``: that of the catalog; or the path of an SQLite file.
+    """
+
+    def __init__(self, uri: str | Path) -> None:
+        self._engine = _engine(uri)
+        self.ready = False
+
+    @property
+    def dialect(self) -> str:
+        """``postgresql`` or ``sqlite``."""
+        return self._engine.dialect.name
+
+    async def prepare(self) -> bool:
+        """Make the tables where they are missing or of another version; return whether they are new."""
+        async with self._engine.begin() as connection:
+            if self.dialect == "postgresql":
+                await connection.execute(CreateSchema(SCHEMA, if_not_exists=True))
+            made = await _version(connection) != VERSION
+        if made:
+            await self.reset()
+        self.ready = True
+        return made
+
+    async def reset(self) -> None:
+        """Drop the tables and make them anew, empty."""
+        async with self._engine.begin() as connection:
+            await connection.run_sync(metadata.drop_all)
+            await connection.run_sync(metadata.create_all)
+            await connection.execute(delete(about))
+            await connection.execute(insert(about).values(name="version", value=VERSION))
+        _log.info("the index was made anew (version %s)", VERSION)
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncConnection]:
+        """Open a connection to ask with."""
+        async with self._engine.connect() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[AsyncConnection]:
+        """Open a transaction: all of it is kept, or nothing."""
+        async with self._engine.begin() as connection:
+            yield connection
+
+    async def close(self) -> None:
+        """Close all connections."""
+        self.ready = False
+        await self._engine.dispose()
+
+
+async def _version(connection: AsyncConnection) -> str | None:
+    """Return the version of the tables that are there; None without any."""
+    try:
+        async with connection.begin_nested():
+            found = await connection.scalar(select(about.c.value).where(about.c.name == "version"))
+    except DBAPIError:
+        return None
+    return None if found is None else str(found)
+
+
+def _engine(uri: str | Path) -> AsyncEngine:
+    if isinstance(uri, str):
+        url = make_url(uri).set(drivername="postgresql+asyncpg")
+        return create_async_engine(url, **_POOL)
+    url = make_url("sqlite+aiosqlite://").set(database=str(uri))
+    engine = create_async_engine(
+        url, connect_args={"timeout": _BUSY_TIMEOUT_S}, pool_size=4, max_overflow=4
+    ).execution_options(schema_translate_map={SCHEMA: None})
+    event.listen(engine.sync_engine, "connect", _set_pragmas)
+    return engine
+
+
+def _set_pragmas(connection: Any, _: Any) -> None:
+    """Let readers go on while rows are written; what a power failure takes is made anew from the catalog."""
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=NORMAL")
+    cursor.close()
