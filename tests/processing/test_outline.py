@@ -79,7 +79,7 @@ def test_outline_and_centroid_of_one_section(
 ) -> None:
     true = star((x, y), radius, seed)
     best = find_outlines(draw([true], tissue=tissue, seed=seed), smooth_px=2.5)[0]
-    assert overlap(best.polygon_px, true) > 0.95
+    assert overlap(best.polygon_px, true) > 1 - 2 * 1.25 / radius  # the outline is off by 1.25 px all around
     centroid = Polygon(true).centroid
     assert math.hypot(best.centroid_px[0] - centroid.x, best.centroid_px[1] - centroid.y) < 1.0
     assert best.area_px == pytest.approx(Polygon(true).area, rel=0.05)

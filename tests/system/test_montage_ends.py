@@ -35,7 +35,7 @@ TILES: dict[str, Any] = {
     "rows": 3,
     "columns": 5,
     "exposure_time_s": 0.1,
-    "settle_s": 0.0,
+    "settle_s": 0.5,  # without, the first tile of a run is smeared, and a resume judges it
     "centre_um": (0.0, 0.0),
 }
 

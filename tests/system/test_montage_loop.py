@@ -138,6 +138,7 @@ def test_dirt_that_stays_is_kept_for_review_and_damage_that_stays_fails(bench: B
     assert ended.decisions == [("debris", "again: reimage"), ("debris", "keep")]
     assert ended.verdict["montage_needs_review"] == 1
     assert ended.verdict["montage_verdict"] == "GOOD"
+    bench.clear()
     bench.arm("corrupted_frame", 6, count=1)
     bench.arm("corrupted_frame", 16, count=5)
     ended = bench.run(MontageSpec(rows=4, columns=4, **SPEC))
