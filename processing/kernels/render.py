@@ -222,13 +222,6 @@ def render_strips(
         yield Patch(pixels[: one.count], weight[: one.count], (area.x0, area.y0 + one.top))
 
 
-def halves(transform: TileTransform, shape: tuple[int, int]) -> tuple[Area, Area]:
-    """Return the upper and the lower part of a tile: drawn ``within`` each, it is drawn as a whole, once."""
-    whole, step = footprint(transform, shape), step_px(*shape)
-    middle = whole.y0 + (whole.y1 - whole.y0) // (2 * step) * step
-    return Area(whole.x0, whole.y0, whole.x1, middle), Area(whole.x0, middle, whole.x1, whole.y1)
-
-
 def tile_weight(transform: TileTransform, shape: tuple[int, int]) -> Patch:
     """Return the weight of a tile of ``shape`` (height, width) without a frame: ``pixels`` is empty."""
     area = footprint(transform, shape)

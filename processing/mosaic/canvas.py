@@ -15,11 +15,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
 from functools import reduce
 from operator import or_
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +30,6 @@ from processing.kernels.render import (
     Patch,
     Reference,
     TileTransform,
-    halves,
     render_strips,
     render_tile,
 )
@@ -44,8 +42,6 @@ Pixels = npt.NDArray[Any]
 Blending = Literal["flat", "feather"]
 Loader = Callable[[TileId], Pixels]
 """Gives the frame of a tile again, (y, x) as it was added; raises OSError or MontangoError if it cannot."""
-_SHARED_PX: Final = 1 << 22
-"""Size of a tile from where on two threads draw it."""
 
 
 class Canvas:
@@ -129,7 +125,6 @@ class Canvas:
             shown=[*self._tiles.values()],
         )
         self._flusher = Flusher(self._write, tiles=flush_tiles, seconds=flush_s)
-        self._helper = ThreadPoolExecutor(1, "mosaic-draw")
 
     @property
     def tiles(self) -> dict[TileId, ShownTile]:
@@ -191,7 +186,8 @@ class Canvas:
                 self._redo({tile: shown}, self._load, {tile: image})
             else:
                 self._surface.cover(shown.area)
-                self._draw(image, shown, mask)
+                for patch in self._drawn(image, transform, mask):
+                    self._surface.draw(patch, gain, offset)
                 self._surface.refresh(shown.area)
                 self._tiles[tile] = shown
             self._fresh.append(tile)
@@ -274,7 +270,6 @@ class Canvas:
         ``trim`` cuts as far as `PyramidStore.trim` can.
         """
         self._flusher.stop()
-        self._helper.shutdown()
         try:
             self._write()
             extent = self.extent
@@ -312,24 +307,6 @@ class Canvas:
             save_tiles(self.store.path, tiles, blending=self._blending)
         if self._written is not None:
             self._written(fresh)
-
-    def _draw(self, image: Pixels, shown: ShownTile, mask: npt.NDArray[np.bool_] | None) -> None:
-        """Put a new tile on, large ones by two threads."""
-
-        def part(within: Area | None) -> None:
-            for patch in self._drawn(image, shown.transform, mask, within):
-                self._surface.draw(patch, shown.gain, shown.offset)
-
-        if mask is not None or image.size < _SHARED_PX:
-            part(None)
-            return
-        upper, lower = halves(shown.transform, shown.shape)
-        other = self._helper.submit(part, lower)
-        try:
-            part(upper)
-        finally:
-            wait([other])
-        other.result()
 
     def _drawn(
         self,

@@ -15,7 +15,7 @@ import pytest
 
 from devices.errors import ConfigurationError, MontangoError
 from processing.kernels.field import FieldModel
-from processing.kernels.render import TileTransform, render_tile
+from processing.kernels.render import TileTransform
 from processing.mosaic.canvas import Canvas
 from processing.mosaic.pyramid import PyramidStore
 
@@ -359,22 +359,3 @@ def test_real_tiles_make_a_seamless_picture(test_data: Path, tmp_path: Path) -> 
     assert (inside > 0).all()
     error = inside - image[30:670, 30:670]
     assert np.sqrt((error**2).mean()) < 1.0
-
-
-@pytest.mark.parametrize("blending", ["flat", "feather"])
-@pytest.mark.parametrize("turned", [False, True])
-def test_a_large_tile_is_drawn_by_two_threads_as_by_one(tmp_path: Path, blending: Any, turned: bool) -> None:
-    image = np.random.default_rng(1).integers(1, 65536, (2053, 2061), np.uint16)
-    matrix = ((1.001, 0.002), (-0.002, 0.999)) if turned else ((1.0, 0.0), (0.0, 1.0))
-    transform = TileTransform((1100.3, 1050.7), matrix)
-    with (
-        make_store(tmp_path, dtype="uint16", chunk_px=256, shard_px=1024) as store,
-        Canvas(store, blending=blending, flush_tiles=None, flush_s=None) as canvas,
-    ):
-        canvas.add("one", image, transform)
-        expected = render_tile(image, transform)
-        x, y = (a - b for a, b in zip(expected.origin_px, store.geometry.origin_px, strict=True))
-        shown = canvas.read(0, y, x, y + expected.weight.shape[0], x + expected.weight.shape[1])
-        inside = expected.weight > 0
-        np.testing.assert_array_equal(shown[inside], np.maximum(expected.pixels, 1)[inside])
-        assert not shown[~inside].any()
