@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 from devices.errors import ConfigurationError
 from devices.tiles import IMAGE_KEY
@@ -14,10 +13,8 @@ from processing.callbacks._tiles import TILES_STREAM
 from processing.references import reference_files
 from processing.stitching.solution import Key, TileInput
 from processing.stitching.sources import SourceTile, TileSet, make_set
-from processing.stitching.tiled_frames import TiledFrame, tiled_client
-
-_PAGES = ("api", "v1", "metadata", "ui", "browse")
-"""Parts of an address that are the server's own."""
+from processing.stitching.tiled_frames import TiledFrame
+from tiled_server.client.address import Address, montage_id_of
 
 
 def read_catalog(address: str, *, api_key: str = "", calibrations: Path | None = None) -> TileSet:
@@ -42,33 +39,16 @@ def read_catalog(address: str, *, api_key: str = "", calibrations: Path | None =
     """
     from tiled_server.client import find_montage
 
-    parts = urlsplit(address)
-    keys = [part for part in parts.path.split("/") if part and part not in _PAGES]
-    key = api_key or parse_qs(parts.query).get("api_key", [""])[0]
-    if not keys:
-        raise ConfigurationError(
-            f"{address} names no montage: put its id, or the uid of a run, after the host"
-        )
-    server = f"{parts.scheme}://{parts.netloc}"
-    try:
-        catalog = tiled_client(server, key)
-        for name in keys[:-1]:
-            catalog = catalog[name]
-        montage_id = _montage_id(catalog, keys[-1])
+    where = Address.parse(address, api_key)
+    with where.asked():
+        catalog = where.catalog()
+        montage_id = montage_id_of(catalog, where.name)
         runs = [run for run in find_montage(catalog, montage_id) if TILES_STREAM in run]
-    except ConfigurationError:
-        raise
-    # clients raise anything
-    except Exception as error:
-        raise ConfigurationError(
-            f"{server} does not give {keys[-1]}: {error or type(error).__name__}; see that the server is up "
-            "and that TILED_API_KEY opens it"
-        ) from error
     if not runs:
-        raise ConfigurationError(f"montage {montage_id} in {server} has no run with tiles")
+        raise ConfigurationError(f"montage {montage_id} in {where.server} has no run with tiles")
     found: dict[Key, list[tuple[bool, int, SourceTile | None]]] = {}
     for run in runs:
-        _add_tiles(found, run, key, reference_files(run.metadata["start"], calibrations))
+        _add_tiles(found, run, where.api_key, reference_files(run.metadata["start"], calibrations))
     tiles, left_out = [], []
     for place, attempts in sorted(found.items(), key=lambda one: one[0]):
         *_, best = max(attempts, key=lambda one: one[:2])
@@ -84,20 +64,9 @@ def read_catalog(address: str, *, api_key: str = "", calibrations: Path | None =
         provenance={
             "montage_id": montage_id,
             "input_uids": [run.metadata["start"]["uid"] for run in runs],
-            "catalog": server,
+            "catalog": where.server,
         },
     )
-
-
-def _montage_id(catalog: Any, name: str) -> str:
-    """Return the montage of a run's uid, or the name itself."""
-    try:
-        start = catalog[name].metadata["start"]
-    except KeyError:
-        return name
-    if "montage_id" not in start:
-        raise ConfigurationError(f"run {name} is a {start.get('plan_name')}; give a run of a montage")
-    return str(start["montage_id"])
 
 
 def _add_tiles(

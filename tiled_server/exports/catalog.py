@@ -6,21 +6,19 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import pandas as pd
 
-from devices.errors import ConfigurationError, MontangoError
+from devices.errors import ConfigurationError
 from devices.tiles import IMAGE_KEY, TILE_COLUMNS, TILE_GROUP
 from plans.judgements import PLAN_NAME, RUN_KEY
 from plans.record import PURPOSES
 from processing.callbacks._frame_file import read_parts
-from processing.stitching.tiled_frames import tiled_client
+from tiled_server.client.address import Address, montage_id_of
 from tiled_server.exports.montage import Montage, Mosaic, Run, make_table
 
-_PAGES = ("api", "v1", "metadata", "ui", "browse")
-"""Parts of an address that are the server's own."""
 _RECIPE = "live_mosaic"
 
 
@@ -40,27 +38,9 @@ def from_address(address: str, api_key: str = "") -> Montage:
     ConfigurationError
         No server answers, or it does not have the montage.
     """
-    parts = urlsplit(address)
-    *folders, name = [part for part in parts.path.split("/") if part and part not in _PAGES] or [""]
-    if not name:
-        raise ConfigurationError(
-            f"{address} names no montage: put its id, or the uid of a run, after the host"
-        )
-    key = api_key or parse_qs(parts.query).get("api_key", [""])[0]
-    server = f"{parts.scheme}://{parts.netloc}"
-    try:
-        catalog = tiled_client(server, key)
-        for folder in folders:
-            catalog = catalog[folder]
-        return from_client(catalog, name, api_key=key)
-    except MontangoError:
-        raise
-    # clients raise anything
-    except Exception as error:
-        raise ConfigurationError(
-            f"{server} does not give {name}: {error or type(error).__name__}; see that the server is up and "
-            "that TILED_API_KEY opens it"
-        ) from error
+    where = Address.parse(address, api_key)
+    with where.asked():
+        return from_client(where.catalog(), where.name, api_key=where.api_key)
 
 
 def from_client(
@@ -86,7 +66,7 @@ def from_client(
     """
     from tiled.queries import Key
 
-    montage_id = _montage_id(catalog, name)
+    montage_id = montage_id_of(catalog, name)
     found = catalog.search(Key("start.montage_id") == montage_id).values()
     nodes = sorted(found, key=lambda one: float(one.metadata["start"]["time"]))
     files = _Files(readable)
@@ -105,16 +85,6 @@ def from_client(
     placed, mosaics = _mosaics(nodes, files)
     table = make_table(pd.concat(frames, ignore_index=True), verdicts, placed)
     return Montage(montage_id, tuple(runs), table, mosaics, tuple(missing))
-
-
-def _montage_id(catalog: Any, name: str) -> str:
-    try:
-        start = catalog[name].metadata["start"]
-    except KeyError:
-        return name
-    if "montage_id" not in start:
-        raise ConfigurationError(f"run {name} is a {start.get('plan_name')}; give a run of a montage")
-    return str(start["montage_id"])
 
 
 class _Files:
