@@ -77,9 +77,8 @@ class Address:
         # clients raise anything
         except Exception as error:
             # Tiled's own words may be a page with examples
-            why = next(
-                (line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__
-            )
+            lines = [line.strip(" .") for line in str(error).splitlines() if line.strip()]
+            why = lines[0] if lines else type(error).__name__
             raise ConfigurationError(
                 f"{self.server} does not give {self.name}: {why}; see that the server is up and that "
                 "TILED_API_KEY opens it"
