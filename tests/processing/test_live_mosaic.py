@@ -4,123 +4,34 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
 import event_model
 import numpy as np
-import numpy.typing as npt
 import pytest
 
-from processing.callbacks._documents import Document
 from processing.callbacks.journal import Journal
-from processing.callbacks.live_mosaic import LiveMosaic
-from processing.callbacks.tile_qc import TileQC
-from processing.callbacks.verdicts import TileFault
 from processing.kernels.field import FieldModel
 from processing.mosaic.pyramid import PyramidStore
 from processing.stitching.solution import StitchSolution
 from tests.processing.documents import MontageRun
-from tests.processing.specimens import expose, resin, tissue
-
-SIZE = 256
-PITCH = 208
-PIXEL_UM = 0.01
-ROWS, COLUMNS = 3, 4
-ANGLE = np.deg2rad(20.0)
-VIEW = PIXEL_UM * np.array([[np.cos(ANGLE), -np.sin(ANGLE)], [np.sin(ANGLE), np.cos(ANGLE)]])
-SPECIMEN = expose(tissue((900, 1100), seed=3), seed=1)
-Start = Callable[..., MontageRun]
-Frames = npt.NDArray[np.uint16]
-
-
-def grid() -> list[tuple[int, int]]:
-    """Return rows and columns in the order of acquisition: there and back."""
-    lines = [[(row, column) for column in range(COLUMNS)] for row in range(ROWS)]
-    return [place for line in lines for place in (line if not line[0][0] % 2 else line[::-1])]
-
-
-def corner(row: int, column: int) -> tuple[int, int]:
-    """Return where a tile really begins in the specimen, (x, y): the stage misses by some pixels."""
-    rng = np.random.default_rng(100 * row + column)
-    dx, dy = rng.integers(-9, 10, 2).tolist()
-    return 20 + PITCH * column + dx, 20 + PITCH * row + dy
-
-
-def nominal_um(row: int, column: int, shift_px: tuple[float, float] = (0.0, 0.0)) -> tuple[float, float]:
-    """Return where the stage says the centre of a tile is."""
-    centre = np.array([20 + PITCH * column, 20 + PITCH * row]) + (SIZE - 1) / 2 + shift_px
-    x_um, y_um = (VIEW @ centre).tolist()
-    return x_um, y_um
-
-
-def cut(row: int, column: int, specimen: Frames = SPECIMEN) -> Frames:
-    """Return the frame of a tile."""
-    x, y = corner(row, column)
-    return specimen[y : y + SIZE, x : x + SIZE].copy()
-
-
-def acquire(run: MontageRun, places: Sequence[tuple[int, int]], **columns: float) -> None:
-    """Acquire tiles one by one."""
-    for row, column in places:
-        run.tiles([cut(row, column)], [nominal_um(row, column)], row=row, column=column, **columns)
-
-
-class Watched:
-    """A live mosaic with all that comes out of it."""
-
-    def __init__(self, folder: Path, **options: Any) -> None:
-        self.emitted: list[Document] = []
-        self.faults: list[tuple[str, int, TileFault]] = []
-        self.mosaic = LiveMosaic(
-            folder / "mosaics",
-            lambda *doc: self.emitted.append(doc),
-            report=lambda run, index, faults: self.faults.extend((run, index, one) for one in faults),
-            minimum_free_gb=0.0,
-            **options,
-        )
-
-    def starts(self) -> list[dict[str, Any]]:
-        """Return the start documents of the mosaics' runs."""
-        return [doc for name, doc in self.emitted if name == "start"]
-
-    def events(self) -> list[dict[str, Any]]:
-        """Return the data of the events of stream ``alignment``."""
-        return [doc["data"] for name, doc in self.emitted if name == "event"]
-
-
-@pytest.fixture
-def watched(tmp_path: Path) -> Watched:
-    return Watched(tmp_path)
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    runs = []
-
-    def make(emit: Any, **options: Any) -> MontageRun:
-        view = {"width_px": SIZE, "height_px": SIZE, "stage_per_px_um": VIEW.tolist()}
-        metadata: dict[str, Any] = {
-            "montage_view": view,
-            "num_points": ROWS * COLUMNS,
-            "ring_slots": 20,
-        } | options
-        runs.append(MontageRun(tmp_path, (SIZE, SIZE), emit, **metadata))
-        return runs[-1]
-
-    yield make
-    for run in runs:
-        run.close()
-
-
-def error_px(events: Sequence[dict[str, Any]]) -> float:
-    """Return the largest distance of a solved place from the true one, px, but for a common shift."""
-    found = np.array([(event["position_x_px"], event["position_y_px"]) for event in events])
-    true = np.array([corner(event["tile_row"], event["tile_column"]) for event in events])
-    off = found - true
-    return float(np.hypot(*(off - off.mean(0)).T).max())
+from tests.processing.live_montages import (
+    COLUMNS,
+    ROWS,
+    SIZE,
+    SPECIMEN,
+    VIEW,
+    Start,
+    Watched,
+    acquire,
+    corner,
+    cut,
+    error_px,
+    grid,
+    nominal_um,
+)
 
 
 def test_tiles_lie_where_they_match_and_the_mosaic_shows_the_specimen(start: Start, watched: Watched) -> None:
@@ -216,23 +127,6 @@ def test_the_distortion_of_one_montage_is_used_for_the_next(start: Start, tmp_pa
     assert again["residual_median_px"] < 1.2 * known["residual_median_px"]
 
 
-def test_only_the_tile_that_shows_another_place_is_called_unmatched(start: Start, watched: Watched) -> None:
-    other = expose(tissue((SIZE, SIZE), seed=77), seed=5)
-    run = start(watched.mosaic)
-    for number, place in enumerate(grid()):
-        if number == 6:
-            row, column = place
-            run.tiles([other], [nominal_um(row, column)], row=row, column=column)
-        else:
-            acquire(run, [place])
-    run.stop()
-    assert [(uid, index, fault.kind) for uid, index, fault in watched.faults] == [(run.uid, 6, "unmatched")]
-    wrong = watched.events()[6]
-    assert not wrong["matched"]
-    assert "prior-only" in wrong["alignment_reason"]
-    assert error_px([event for event in watched.events() if event is not wrong]) < 0.1
-
-
 def test_an_attempt_that_failed_gives_way_to_the_better_one_before(start: Start, watched: Watched) -> None:
     run = start(watched.mosaic)
     acquire(run, grid())
@@ -273,52 +167,6 @@ def test_matched_brightness_leaves_no_step_at_seams(start: Start, tmp_path: Path
     ratio = whole / SPECIMEN[y + 20 : y + 600, x + 20 : x + 800]
     middles = [np.median(ratio[60:140, k : k + 80]) for k in (60, 260, 480, 680)]
     assert np.ptp(middles) < 0.02 * np.mean(middles)
-
-
-@pytest.mark.parametrize("tolerance_um", [0.1, 0.8])
-def test_a_tile_that_lies_elsewhere_than_recorded_is_misplaced(
-    start: Start, watched: Watched, tolerance_um: float
-) -> None:
-    run = start(watched.mosaic, montage_spec={"tolerance_um": tolerance_um})
-    for number, (row, column) in enumerate(grid()):
-        shift = (45.0, -30.0) if number == 6 else (0.0, 0.0)
-        run.tiles([cut(row, column)], [nominal_um(row, column, shift)], row=row, column=column)
-    run.stop()
-    assert error_px(watched.events()) < 0.1
-    found = [(index, fault.kind) for _, index, fault in watched.faults]
-    # 54 px are 0.54 um: more than six times what the stage errs, and allowed or not
-    assert found == ([(6, "misplaced")] if tolerance_um < 0.5 else [])
-
-
-def test_resin_is_placed_by_the_stage_and_accused_of_nothing(start: Start, watched: Watched) -> None:
-    run = start(watched.mosaic)
-    for number, (row, column) in enumerate(grid()):
-        blank = expose(resin((SIZE, SIZE)), seed=number)
-        run.tiles(
-            [blank if column > 1 else cut(row, column)], [nominal_um(row, column)], row=row, column=column
-        )
-    run.stop()
-    assert watched.faults == []
-    states = {(event["tile_row"], event["tile_column"]): event["matched"] for event in watched.events()}
-    assert {place for place, matched in states.items() if matched} == {
-        (row, column) for row in range(ROWS) for column in range(2)
-    }
-    assert watched.starts()[0]["complete"] is True
-
-
-def test_faults_of_overlaps_reach_the_verdicts(start: Start) -> None:
-    qc = TileQC()
-    run = start(qc)
-    acquire(run, grid())
-    fault = TileFault("unmatched", 1.0, 0.9, "transient", {"neighbours": 3.0})
-    qc.report(run.uid, 5, (fault,))
-    qc.report("another run", 6, (fault,))
-    qc.flush()
-    newest = {verdict.tile_index: verdict for verdict in qc.take()}
-    assert {index for index, verdict in newest.items() if verdict.faults} == {5}
-    assert [one.kind for one in newest[5].faults] == ["unmatched"]
-    qc.report(run.uid, 7, (fault,))  # after its verdict
-    assert [(verdict.tile_index, verdict.qc_state) for verdict in qc.take()] == [(7, "fail")]
 
 
 def test_regions_have_a_mosaic_each(start: Start, watched: Watched) -> None:
@@ -405,16 +253,3 @@ def test_runs_without_tiles_or_view_leave_nothing(start: Start, watched: Watched
     run.stop()
     assert watched.emitted == []
     assert not watched.mosaic.directory.exists()
-
-
-def test_where_nothing_matches_no_tile_is_accused(start: Start, watched: Watched) -> None:
-    run = start(watched.mosaic)
-    for number, (row, column) in enumerate(grid()):
-        # each shows another specimen, but for three in a row: the stage's calibration is far off
-        frame = (
-            cut(row, column) if number < 3 else expose(tissue((SIZE, SIZE), seed=50 + number), seed=number)
-        )
-        run.tiles([frame], [nominal_um(row, column)], row=row, column=column)
-    run.stop()
-    assert sum(event["matched"] for event in watched.events()) == 3
-    assert watched.faults == []

@@ -92,7 +92,7 @@ HERE = timedelta(hours=1)
     [
         ({"sample": "mouse 7 hippocampus"}, 1),
         ({"sample": "mouse*campus", "operator": "grace", "proposal": "p-2", "session": "s-42"}, 1),
-        ({"sample": "mouse 7"}, 0),
+        ({"session": "s-42", "sample": "mouse 7"}, 0),
         ({"session": "s-42", "text": "FILAMENT hippocampus"}, 1),
         ({"session": "s-42", "text": "filament cerebellum"}, 0),
         ({"session": "s-42", "since": datetime.now() - HERE, "until": datetime.now(UTC) + HERE}, 1),
