@@ -265,6 +265,7 @@ def describe_run(spec: MontageSpec, ready: Prepared, record: MontageRecord | Non
         "montage_centre_um": list(ready.centre_um),
         "montage_view": describe_view(ready.view),
         "montage_rois": list(ready.grid.roi_names),
+        "montage_extents_px": ready.grid.extents_px(ready.view),
         "num_points": len(ready.items),
         "software": {name: version(name) for name in SOFTWARE},
         "calibration": {

@@ -111,7 +111,9 @@ class _Ran:
             for queue in queues:
                 queue(name, doc)
 
-        with CameraRun(folder, (made.tile_px, made.tile_px), emit, tiles=len(made)) as run:
+        extent = [*made.nominal_px.min(0).tolist(), *made.nominal_px.max(0).tolist()]
+        size = made.tile_px, made.tile_px
+        with CameraRun(folder, size, emit, tiles=len(made), montage_extents_px=[extent]) as run:
             self.path = run.path
             self._order = _there_and_back(made)
             due, spent = time.perf_counter(), (0.0, 0.0)
@@ -119,6 +121,7 @@ class _Ran:
                 if number == warm:
                     for queue in queues:
                         queue.drain(600)
+                    self._wait_written(warm)
                     spent, due = (time.process_time(), time.thread_time()), time.perf_counter()
                 time.sleep(max(0.0, due - time.perf_counter()))  # the camera's period
                 due += period_s
@@ -140,6 +143,12 @@ class _Ran:
         """Return how long after their frames were in the file tiles got to a step, ms; infinity: never."""
         reached, filed = self._at.get(step, {}), self._at["file"]
         return np.array([1e3 * (reached.get(k, np.inf) - filed[k]) for k in sorted(filed) if k >= warm])
+
+    def _wait_written(self, count: int) -> None:
+        """Wait until the first tiles are on the disk, which come faster than a camera's."""
+        deadline = time.monotonic() + 600
+        while len(self._at.get("written", {})) < count and time.monotonic() < deadline:
+            time.sleep(0.01)
 
     def _note(self, step: str, index: int) -> None:
         now = time.perf_counter()

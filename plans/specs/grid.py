@@ -77,6 +77,20 @@ class Grid(NamedTuple):
         """Number of stage positions."""
         return len({tile.station for tile in self.tiles})
 
+    def extents_px(self, view: View) -> list[list[float]]:
+        """Return for each region the smallest box with the centres of its tiles: x0, y0, x1, y1.
+
+        In pixels of the view, counted from stage (0, 0); a region without tiles has an empty list.
+        """
+        centres: list[list[tuple[float, float]]] = [[] for _ in self.roi_names]
+        for tile in self.tiles:
+            centres[tile.roi].append((tile.centre_x_um, tile.centre_y_um))
+        boxes = []
+        for own in centres:
+            pixels = np.linalg.solve(np.array(view.stage_per_px_um), np.array(own).reshape(-1, 2).T)
+            boxes.append([*pixels.min(1).tolist(), *pixels.max(1).tolist()] if own else [])
+        return boxes
+
     def blocks(self) -> Iterator[tuple[Tile, ...]]:
         """Yield the tiles a line of the order at a time, never across regions and never half a station.
 

@@ -13,12 +13,15 @@ import numpy as np
 
 from processing.callbacks._documents import KEPT, Callback
 from processing.callbacks._live_region import Finished
+from processing.kernels.render import Area
 from processing.stitching.options import StitchOptions
 from processing.stitching.solution import Key, StitchSolution
 
 RECIPE: Final = "live_mosaic"
 MOSAIC: Final = "mosaic"
 ALIGNMENT: Final = "alignment"
+_MARGIN: Final = 1 / 32
+"""By which the stage may miss, of a frame's side, before the mosaic has to grow."""
 _SOFTWARE: Final = ("montango", "numpy", "scipy", "opencv-python-headless", "tensorstore")
 
 
@@ -56,6 +59,28 @@ def provenance(
         "stage_per_px_um": start["montage_view"]["stage_per_px_um"],
         "software": {name: version(name) for name in _SOFTWARE},
     }
+
+
+def expected_area(start: Mapping[str, Any], roi: int, size_px: tuple[int, int]) -> Area | None:
+    """Return what a region's mosaic will cover, px, or None where the start document does not say.
+
+    Parameters
+    ----------
+    start
+        Of the montage's run.
+    roi
+        The region.
+    size_px
+        Width and height of a frame.
+    """
+    extents = start.get("montage_extents_px", ())
+    if not 0 <= roi < len(extents) or len(extents[roi]) != 4 or not np.isfinite(extents[roi]).all():
+        return None
+    x0, y0, x1, y1 = extents[roi]
+    width, height = ((0.5 + _MARGIN) * side for side in size_px)
+    return Area(
+        math.floor(x0 - width), math.floor(y0 - height), math.ceil(x1 + width), math.ceil(y1 + height)
+    )
 
 
 def findings(solution: StitchSolution, problems: Sequence[str]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from processing.callbacks._live_faults import OverlapWatch
 from processing.callbacks._live_gains import Brightness
 from processing.callbacks._live_places import PlaceWatch
 from processing.callbacks.verdicts import TileFault
-from processing.kernels.render import TileTransform
+from processing.kernels.render import Area, TileTransform
 from processing.mosaic._tiles import TileId
 from processing.mosaic.canvas import Blending, Canvas
 from processing.mosaic.pyramid import PyramidStore
@@ -94,6 +94,8 @@ class LiveRegion:
         How far the stage may miss.
     told
         Told how far tiles are: see `processing.callbacks.live_mosaic`.
+    expected
+        What the mosaic will cover, px; it grows where tiles lie outside.
     """
 
     def __init__(
@@ -109,6 +111,7 @@ class LiveRegion:
         match_brightness: bool = False,
         least_px: float = 0.0,
         told: Callable[[str, str, int], object] | None = None,
+        expected: Area | None = None,
     ) -> None:
         height, width = first.shape
         self.path, self.size_px = path, (width, height)
@@ -137,6 +140,8 @@ class LiveRegion:
             flush_tiles=1,
             written=None if told is None else self._written,
         )
+        if expected is not None:
+            self._canvas.make_room(expected)
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -159,7 +164,9 @@ class LiveRegion:
             It could not be drawn; it is placed.
         """
         if self._attempts.add(key, frame):
-            yield from self._show(key, image)
+            with self._canvas.ahead():
+                faults = list(self._show(key, image))
+            yield from faults
 
     def judge(self, run: str, index: int, state: str) -> None:
         """Take a verdict: where a later attempt of a tile failed, one that passed is shown again.

@@ -18,7 +18,7 @@ from devices.errors import MontangoError
 from processing.callbacks._documents import Callback
 from processing.callbacks._live_attempts import Frame
 from processing.callbacks._live_field import KnownField, known_field, watch_field
-from processing.callbacks._live_record import emit_run, findings, provenance
+from processing.callbacks._live_record import emit_run, expected_area, findings, provenance
 from processing.callbacks._live_region import LiveRegion
 from processing.callbacks._tiles import Tile, TileSource
 from processing.callbacks._worker import QueuedCallback
@@ -272,6 +272,7 @@ class LiveMosaic:
             least_px=self._tolerance_px(),
             **self._look,
             told=self._told,
+            expected=expected_area(self._start, roi, (first.shape[1], first.shape[0])),
         )
 
     def _tolerance_px(self) -> float:

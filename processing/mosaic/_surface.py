@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +55,7 @@ class Surface:
         """Make room for an area."""
         if self.store.placed and (self.store.area | area) == self.store.area:
             return
-        # blocks on their way to the disk are to be there before the pixels of the store get other numbers
+        # a block on its way to the disk is to be there before the pixels of the store get other numbers
         with self._flushing, self._lock:
             self.store.extend(area)
             self._place()
@@ -115,21 +115,16 @@ class Surface:
                     out[to.y0 : to.y1, to.x0 : to.x1] = pixels
         return out
 
-    def flush(self) -> None:
-        """Write what has changed."""
+    def flush(self, turn: Callable[[], object] = lambda: None) -> None:
+        """Write what has changed, block by block; ``turn`` is called before each, and may wait."""
+        with self._lock:
+            waiting = list(self._dirty)
+        for key in waiting:
+            turn()
+            with self._flushing:
+                self._flush_block(key)
+        turn()
         with self._flushing:
-            with self._lock:
-                waiting = list(self._dirty)
-            for key in waiting:
-                with self._lock:
-                    area = self._dirty.pop(key)
-                    copies = self._copies(key, area)
-                try:
-                    self.store.write_all(copies)
-                except BaseException:
-                    with self._lock:
-                        self._dirty[key] = area | self._dirty.get(key, area)
-                    raise
             for level in range(self._upper.first, self.store.levels):
                 self._flush_upper(level)
 
@@ -183,6 +178,19 @@ class Surface:
                 copy = pixels[part.y0 : part.y1, part.x0 : part.x1].copy()
                 copies.append((level, first_y + part.y0, first_x + part.x0, copy))
         return copies
+
+    def _flush_block(self, key: Key) -> None:
+        with self._lock:
+            area = self._dirty.pop(key, None)
+            if area is None:
+                return
+            copies = self._copies(key, area)
+        try:
+            self.store.write_all(copies)
+        except BaseException:
+            with self._lock:
+                self._dirty[key] = area | self._dirty.get(key, area)
+            raise
 
     def _flush_upper(self, level: int) -> None:
         with self._lock:

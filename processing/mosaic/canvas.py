@@ -15,10 +15,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import reduce
 from operator import or_
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Final, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +41,7 @@ from processing.mosaic.pyramid import PyramidStore
 
 Pixels = npt.NDArray[Any]
 Blending = Literal["flat", "feather"]
+_MOST_AHEAD_S: Final = 0.25
 Loader = Callable[[TileId], Pixels]
 """Gives the frame of a tile again, (y, x) as it was added; raises OSError or MontangoError if it cannot."""
 
@@ -117,6 +119,8 @@ class Canvas:
         self._tiles = self._known_tiles()
         self._written, self._fresh = written, list[TileId]()
         self._lock, self._writing = threading.RLock(), threading.Lock()
+        self._free = threading.Event()
+        self._free.set()
         self._surface = Surface(
             store,
             feather_px=feather_px if blending == "feather" else None,
@@ -124,7 +128,7 @@ class Canvas:
             scratch=None if scratch is None else Path(scratch),
             shown=[*self._tiles.values()],
         )
-        self._flusher = Flusher(self._write, tiles=flush_tiles, seconds=flush_s)
+        self._flusher = Flusher(self._write_between, tiles=flush_tiles, seconds=flush_s)
 
     @property
     def tiles(self) -> dict[TileId, ShownTile]:
@@ -250,6 +254,24 @@ class Canvas:
                 self._redo(gone, load or self._load, {})
         self._flusher.changed()
 
+    def make_room(self, area: Area) -> None:
+        """Let the store cover an area where tiles will lie: growing it later takes time, when they come."""
+        with self._lock:
+            self._surface.cover(area)
+
+    @contextmanager
+    def ahead(self) -> Iterator[None]:
+        """Let what is done inside go before writing: the canvas's thread waits a little before each shard.
+
+        It waits for `_MOST_AHEAD_S` at most, so that writing goes on, slower, where tiles come without a
+        pause.
+        """
+        self._free.clear()
+        try:
+            yield
+        finally:
+            self._free.set()
+
     def read(self, level: int, y0: int, x0: int, y1: int, x1: int) -> Pixels:
         """Return pixels of a level from memory, (y, x), 0 where there are none; see `PyramidStore.read`."""
         return self._surface.read(level, Area(x0, y0, x1, y1))
@@ -298,12 +320,16 @@ class Canvas:
             )
         return tiles
 
-    def _write(self) -> None:
+    def _write_between(self) -> None:
+        """Write what has changed, giving way to `ahead`."""
+        self._write(lambda: self._free.wait(_MOST_AHEAD_S))
+
+    def _write(self, turn: Callable[[], object] = lambda: None) -> None:
         with self._writing:
             with self._lock:
                 tiles, fresh = dict(self._tiles), self._fresh
                 self._fresh = []
-            self._surface.flush()
+            self._surface.flush(turn)
             save_tiles(self.store.path, tiles, blending=self._blending)
         if self._written is not None:
             self._written(fresh)

@@ -90,7 +90,7 @@ class PyramidStore:
         chunk_px: int = 512,
         shard_px: int = 4096,
         levels: int | None = None,
-        compression: Compression = "zstd",
+        compression: Compression | None = None,
         overwrite: bool = False,
         durable: bool = False,
     ) -> Self:
@@ -122,7 +122,8 @@ class PyramidStore:
         levels
             How many; None: until one chunk holds the smallest.
         compression
-            "zstd" at level 1; "blosc" shuffles bytes first: uint16 6 % smaller, in twice the time; "none".
+            "blosc" shuffles bits, then LZ4: uint16 as small as by "zstd" at level 1 in a quarter of the time,
+            uint8 a tenth larger in half the time; "none". None: blosc for uint16, zstd for uint8.
         overwrite
             Replace a mosaic that is there.
         durable
@@ -138,7 +139,9 @@ class PyramidStore:
             raise ConfigurationError(f"pixel_size_nm = {pixel_size_nm} of a mosaic must be above 0")
         if shape is not None and min(shape) < 1:
             raise ConfigurationError(f"shape = {shape} of a mosaic must be 1 px or more both ways")
-        layout = Layout(np.dtype(dtype).name, chunk_px, shard_px, levels, compression, shape is not None)
+        kind = np.dtype(dtype).name
+        compression = compression or ("blosc" if kind == "uint16" else "zstd")
+        layout = Layout(kind, chunk_px, shard_px, levels, compression, shape is not None)
         geometry = Geometry(shape or (shard_px, shard_px), float(pixel_size_nm), origin_px, translation_um)
         if path.exists():
             if not overwrite:

@@ -132,3 +132,15 @@ def test_positions_are_regions_of_their_own() -> None:
 def test_a_raster_of_too_many_tiles_is_refused() -> None:
     with pytest.raises(LimitError, match=r"montage needs .* tiles, over 1000000"):
         make_grid(MontageSpec(width_um=3000, height_um=3000), View.from_nominal(64, 64, 1.0, 0.0), (0.0, 0.0))
+
+
+@given(data=st.data(), view=views())
+def test_the_extent_of_a_region_holds_its_tiles(data: st.DataObject, view: View) -> None:
+    regions = tuple(data.draw(rois(view, name)) for name in "ab")
+    grid = make_grid(MontageSpec(rois=regions), view, (0.0, 0.0))
+    for roi, (x0, y0, x1, y1) in enumerate(grid.extents_px(view)):
+        own = tuple(tile for tile in grid.tiles if tile.roi == roi)
+        pixels = np.linalg.solve(np.array(view.stage_per_px_um), np.array(centres(own)).T)
+        assert [pixels[0].min(), pixels[1].min()] == pytest.approx([x0, y0])
+        assert [pixels[0].max(), pixels[1].max()] == pytest.approx([x1, y1])
+    assert grid._replace(tiles=own).extents_px(view)[0] == []

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from queue import Empty, Queue
 from typing import Any, Literal
 
 import cv2
@@ -16,6 +17,7 @@ import pytest
 from devices.errors import ConfigurationError, MontangoError
 from processing.kernels.field import FieldModel
 from processing.kernels.render import TileTransform
+from processing.mosaic import canvas as canvas_module
 from processing.mosaic.canvas import Canvas
 from processing.mosaic.pyramid import PyramidStore
 
@@ -262,6 +264,29 @@ def test_what_could_not_be_written_is_reported_and_written_later(tmp_path: Path)
         shards.unlink()
         canvas.flush()
         np.testing.assert_array_equal(store.read(0, 0, 0, 128, 128), whole(canvas))
+
+
+def test_writing_gives_way_to_what_is_ahead_but_not_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames, places = make_tiles(1, 2)
+    written = Queue[Any]()
+    with (
+        make_store(tmp_path, shape=(128, 192)) as store,
+        Canvas(store, flush_tiles=1, flush_s=None, written=written.put) as canvas,
+    ):
+        monkeypatch.setattr(canvas_module, "_MOST_AHEAD_S", 600.0)
+        with canvas.ahead():
+            canvas.add("a", frames[0, 0, 0], places[0, 0, 0])
+            with pytest.raises(Empty):
+                written.get(timeout=0.3)
+            assert not store.read(0, 0, 0, 128, 192).any()
+        assert written.get(timeout=60) == ["a"]
+        monkeypatch.setattr(canvas_module, "_MOST_AHEAD_S", 0.01)
+        with canvas.ahead():
+            canvas.add("b", frames[0, 0, 1], places[0, 0, 1])
+            assert written.get(timeout=60) == ["b"]
+        np.testing.assert_array_equal(store.read(0, 0, 0, 128, 192), whole(canvas))
 
 
 @pytest.mark.parametrize(

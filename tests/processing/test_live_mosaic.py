@@ -61,6 +61,30 @@ def test_tiles_lie_where_they_match_and_the_mosaic_shows_the_specimen(start: Sta
     store.close()
 
 
+def test_a_mosaic_has_room_from_the_start_and_ends_as_large_as_its_tiles(
+    start: Start, tmp_path: Path
+) -> None:
+    centres = np.array([np.linalg.solve(VIEW, nominal_um(*place)) for place in grid()])
+    wide = [*centres.min(0).tolist(), *(centres.max(0) + 12 * SIZE).tolist()]
+    pictures = []
+    for extents in ([], [wide]):
+        watched = Watched(tmp_path / str(len(extents)))
+        run = start(watched.mosaic, montage_extents_px=extents)
+        acquire(run, grid()[:1])
+        (path,) = watched.mosaic.paths
+        with PyramidStore.open(path) as store:
+            assert (store.area.x1 > wide[2] and store.area.y1 > wide[3]) is bool(extents)
+        acquire(run, grid()[1:])
+        run.stop()
+        with PyramidStore.open(path) as store:
+            (rows, columns), area = store.shape, store.area
+            picture = store.read(0, rows - 600, columns - 700, rows, columns)
+            pictures.append(((area.x1, area.y1), picture))
+    assert pictures[0][0] == pictures[1][0]
+    assert pictures[0][1].any()
+    np.testing.assert_array_equal(pictures[0][1], pictures[1][1])
+
+
 def test_the_derived_run_names_its_input_and_the_solution_lies_beside(start: Start, watched: Watched) -> None:
     run = start(watched.mosaic)
     acquire(run, grid()[:4])
