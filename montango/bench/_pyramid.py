@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorstore
 import zarr
-from zarr.codecs import ZstdCodec
+from zarr.codecs import BloscCodec
 
 from processing.kernels.blend import halves
 from processing.kernels.field import FieldModel
@@ -30,6 +30,7 @@ from processing.mosaic.pyramid import PyramidStore
 Pixels = npt.NDArray[Any]
 _CHUNK_PX: Final = 512
 _SHARD_PX: Final = 4096
+_BLOSC: Final[dict[str, Any]] = {"cname": "lz4", "clevel": 5, "shuffle": "bitshuffle"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +177,7 @@ def _write_zarr(path: Path, levels: Sequence[Pixels]) -> None:
             dtype=image.dtype,
             chunks=(_CHUNK_PX, _CHUNK_PX),
             shards=(max(_CHUNK_PX, _SHARD_PX >> level),) * 2,
-            compressors=ZstdCodec(level=1),
+            compressors=BloscCodec(**_BLOSC),
         )
         array[:] = image
 
@@ -186,7 +187,8 @@ def _write_tensorstore(path: Path, levels: Sequence[Pixels]) -> None:
     writes = []
     for level, image in enumerate(levels):
         inner = [{"name": "bytes", "configuration": {"endian": "little"}}]
-        inner += [{"name": "zstd", "configuration": {"level": 1}}]  # type: ignore[dict-item]
+        blosc = _BLOSC | {"typesize": image.dtype.itemsize}
+        inner += [{"name": "blosc", "configuration": blosc}]  # type: ignore[dict-item]
         sharding = {"chunk_shape": [_CHUNK_PX] * 2, "codecs": inner}
         grid = {"chunk_shape": [max(_CHUNK_PX, _SHARD_PX >> level)] * 2}
         spec = {

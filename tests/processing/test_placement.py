@@ -9,7 +9,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import sparse
+from scipy.sparse import csgraph
 
+from processing.kernels._placement_solve import Links, components
 from processing.kernels.placement import Edge, Placement, Predictor, place
 
 Reals = npt.NDArray[np.float64]
@@ -276,3 +281,20 @@ def test_the_recorded_stage_of_serialem_is_predicted(test_data: Path, file: str)
     assert tried > len(nominal) / 2
     assert missed <= 0.05 * tried
     assert np.median(left) < np.median(before)
+
+
+@given(data=st.data(), tiles=st.integers(1, 40))
+def test_groups_are_those_that_scipy_finds(data: st.DataObject, tiles: int) -> None:
+    ends = st.integers(0, tiles - 1)
+    edges = data.draw(st.lists(st.tuples(ends, ends, st.booleans()), max_size=60))
+    first, second, used = (np.array([edge[k] for edge in edges], int) for k in range(3))
+    flags = used.astype(bool)
+    ones = np.ones((len(edges), 2))
+    links = Links(first, second, ones, ones, ones[:, 0])
+    count, group = components(links, flags, tiles)
+    graph = sparse.coo_matrix((np.ones(flags.sum()), (first[flags], second[flags])), shape=(tiles, tiles))
+    expected, label = csgraph.connected_components(graph, directed=False)
+    assert count == expected
+    assert len(set(zip(group.tolist(), label.tolist(), strict=True))) == count
+    # numbered by their first tiles
+    assert list(dict.fromkeys(group.tolist())) == list(range(count))
