@@ -195,6 +195,19 @@ def _thinned(side: _Side, factor: float) -> _Side:
     return replace(side, starts=tuple(side.starts[k] for k in kept))
 
 
+def _spreads(image: Floats, corners: npt.NDArray[np.intp], side: int) -> Points:
+    """Return the standard deviation in squares whose first pixels are ``corners`` (m, 2), as (x, y)."""
+    low = np.clip(corners, 0, image.shape[::-1])
+    high = np.clip(corners + side, 0, image.shape[::-1])
+    (x0, y0), (x1, y1) = low.T, high.T
+    count = np.maximum((x1 - x0) * (y1 - y0), 1)
+    mean, square = (
+        (table[y1, x1] - table[y0, x1] - table[y1, x0] + table[y0, x0]) / count
+        for table in cv2.integral2(image, sdepth=cv2.CV_64F, sqdepth=cv2.CV_64F)
+    )
+    return np.asarray(np.sqrt(np.maximum(square - mean**2, 0.0)))
+
+
 class _Overlap:
     """What two tiles share, and a little around it."""
 
@@ -242,7 +255,8 @@ class _Overlap:
         fine = smoothed(self._images[0], sigma_px), smoothed(self._images[1], sigma_px)
         coarse = levelled(binned(fine[0], 2), sigma_px, 2), levelled(binned(fine[1], 2), sigma_px, 2)
         places = [(x, y) for y in self._y.starts for x in self._x.starts]
-        contrast = np.array([self._contrast(coarse, place) for place in places])
+        starts = np.array([self._starts(place) for place in places]).transpose(1, 0, 2)
+        contrast = np.minimum(*(_spreads(coarse[n], starts[n] // 2, self._block // 2) for n in (0, 1)))
         textured = contrast >= _TEXTURED * np.quantile(contrast, 0.9)
         rows = []
         for place, worth in zip(places, textured, strict=True):
@@ -259,14 +273,6 @@ class _Overlap:
             (x - self._x.shift - self._x.second.start, y - self._y.shift - self._y.second.start),
         ]
 
-    def _contrast(self, coarse: tuple[Floats, Floats], place: tuple[int, int]) -> float:
-        half = self._block // 2
-        spreads = [
-            cv2.meanStdDev(image[y // 2 : y // 2 + half, x // 2 : x // 2 + half])[1].item()
-            for image, (x, y) in zip(coarse, self._starts(place), strict=True)
-        ]
-        return float(min(spreads))
-
     def _match(
         self,
         fine: tuple[Floats, Floats],
@@ -281,12 +287,15 @@ class _Overlap:
         if lag is None:
             return None
         at = [starts[0], starts[1]]
-        at[looked] = starts[looked][0] + lag[0], starts[looked][1] + lag[1]
+        whole = round(lag[0]), round(lag[1])
+        at[looked] = starts[looked][0] + whole[0], starts[looked][1] + whole[1]
         parts = [self._part(image, x, y) for image, (x, y) in zip(fine, at, strict=True)]
         if parts[0].shape != (self._block, self._block) or parts[1].shape != parts[0].shape:
             return None
         # levelled here: at the border of a frame its own border would show in one of the two
-        refined = refine(levelled(parts[0], sigma_px), levelled(parts[1], sigma_px), _REACH_PX, 1)
+        side = 1 if looked == 0 else -1
+        begin = side * (lag[0] - whole[0]), side * (lag[1] - whole[1])
+        refined = refine(levelled(parts[0], sigma_px), levelled(parts[1], sigma_px), _REACH_PX, 1, begin)
         if not refined.settled:
             return None
         # what lies at p of the second's part lies at p + d of the first's; both halves move
@@ -313,7 +322,7 @@ class _Overlap:
 
     def _look(
         self, image: Floats, other: Floats, around: tuple[int, int], start: tuple[int, int]
-    ) -> tuple[int, int] | None:
+    ) -> tuple[float, float] | None:
         """Return how far from ``around`` of an image a block of the other lies, px; None at the edge."""
         half, reach = self._block // 2, self._search // 2
         x, y = around[0] // 2, around[1] // 2
@@ -327,4 +336,4 @@ class _Overlap:
         if j in (0, ncc.shape[0] - 1) or i in (0, ncc.shape[1] - 1):
             return None
         dx, dy = vertex(ncc[j], i), vertex(ncc[:, i], j)
-        return round(2 * (i + dx - left)), round(2 * (j + dy - top))
+        return 2 * (i + dx - left), 2 * (j + dy - top)

@@ -39,7 +39,13 @@ class Refined(NamedTuple):
 UNSETTLED: Final = Refined(0.0, 0.0, (math.inf, 0.0, math.inf), 0.0, False)
 
 
-def refine(first: Floats, second: Floats, reach_px: float, blocks: int = 24) -> Refined:
+def refine(
+    first: Floats,
+    second: Floats,
+    reach_px: float,
+    blocks: int = 24,
+    begin_px: tuple[float, float] = (0.0, 0.0),
+) -> Refined:
     """Return the shift between two images that lie close to each other.
 
     Parameters
@@ -50,6 +56,8 @@ def refine(first: Floats, second: Floats, reach_px: float, blocks: int = 24) -> 
         The longest shift that is believed, each axis.
     blocks
         About how many blocks, 8 to 64 px wide, tell the error; 1 where it is not needed.
+    begin_px
+        Shift (x, y) from which to begin.
     """
     margin = REACH_PX + 1 + math.ceil(reach_px)
     height, width = first.shape[0] - 2 * margin, first.shape[1] - 2 * margin
@@ -57,6 +65,7 @@ def refine(first: Floats, second: Floats, reach_px: float, blocks: int = 24) -> 
         return UNSETTLED
     block = int(min(_LARGEST_BLOCK_PX, max(8.0, math.sqrt(height * width / blocks))))
     out = np.zeros(7)
+    out[0], out[1] = begin_px
     _climb(first, second, margin, reach_px, block, out)
     if not out[3]:
         return UNSETTLED._replace(ncc=float(out[2]))
@@ -67,13 +76,13 @@ def refine(first: Floats, second: Floats, reach_px: float, blocks: int = 24) -> 
 
 @compiled
 def _climb(first: Floats, second: Floats, margin: int, reach: float, block: int, out: Reals) -> None:
-    """Fill ``out``: dx, dy, NCC, settled, covariance xx, xy, yy."""
+    """Fill ``out``, where the shift to begin with is: dx, dy, NCC, settled, covariance xx, xy, yy."""
     down = (first.shape[0] - 2 * margin + block - 1) // block
     across = (first.shape[1] - 2 * margin + block - 1) // block
     scores = np.zeros((down, across, 2))
     sums = np.zeros(15)
     light = np.zeros(3)
-    dx, dy, det = 0.0, 0.0, 0.0
+    dx, dy, det = out[0], out[1], 0.0
     for step in range(_STEPS):
         _sums(first, second, dx, dy, margin, block, light, scores, sums)
         hxx, hxy, hyy = sums[0], sums[1], sums[2]

@@ -64,6 +64,7 @@ def test_a_real_montage_as_one_thing(client: Any, acquired: str) -> None:
     assert m.counts["asked"] == 9
     assert m.counts["acquired"] == 9
     assert len(m.tiles) == m.counts["exposures"] == 10
+    assert client[m.tiles["run_uid"].iloc[0]].metadata["start"]["simulated"] is True
     twice = m.tiles[m.tiles.duplicated(["roi", "row", "column"], keep=False)]
     assert twice["attempt"].tolist() == [0, 1]
     assert twice["best"].tolist() == [False, True]
