@@ -49,7 +49,7 @@ wheel: setup
 
 lock: setup
 	$(BIN)/uv pip compile -q --python $(BIN)/python --generate-hashes --no-header --no-annotate \
-	  --no-emit-index-url --no-emit-find-links pyproject.toml --group test --group dev -o requirements.lock
+	  --no-emit-index-url --no-emit-find-links pyproject.toml --extra mongo --group test --group dev -o requirements.lock
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -236,6 +236,19 @@ class TiledService(Section):
         examples=["postgresql://user@host/tiled_tables"],
         description="tables of events; null: SQLite in the state directory",
     )
+    mongo: str | None = Field(
+        default=None,
+        pattern=r"^mongodb(\+srv)?://",
+        examples=["mongodb://user@host/bluesky"],
+        description="database that runs are written to as well, and served from; null: none",
+    )
+    readable: tuple[LocalPath, ...] = Field(
+        default=(), description="folders beside paths.data_dir whose files the lab's own server may serve"
+    )
+    access: LocalPath | None = Field(
+        default=None,
+        description="file of people, roles and proposals; null: whoever has the key may do everything",
+    )
     api_key_env: str = Field(
         default="TILED_API_KEY",
         pattern=r"^[A-Za-z_]\w*$",

@@ -11,7 +11,7 @@ import numpy as np
 
 from devices.errors import ConfigurationError, MontangoError
 from devices.tiles import IMAGE_DATASET, TILE_GROUP
-from plans.record import PURPOSES, MontageRecord, TileRecord
+from plans.record import PURPOSES, TileRecord, read_runs, tiles_of
 from processing.callbacks._frame_file import read_parts
 from processing.callbacks.journal import find_runs
 from processing.references import reference_files
@@ -49,11 +49,11 @@ def read_montage(journal_dir: Path, name: str, calibrations: Path | None = None)
         found = {str(start["montage_id"]) for start in named if "montage_id" in start}
         if len(found) == 1:
             (name,) = found
-    record = MontageRecord.read(journal_dir, name, runs=runs)
-    calibration = calibration_of(record.start)
-    references = {run.uid: reference_files(run.start, calibrations) for run in record.runs}
+    records = read_runs(journal_dir, name, runs=runs)
+    calibration = calibration_of(records[0].start)
+    references = {run.uid: reference_files(run.start, calibrations) for run in records}
     tiles, left_out = [], []
-    for key, attempts in sorted(record.tiles.items()):
+    for key, attempts in sorted(tiles_of(records).items()):
         label = f"region {key.roi}, row {key.row}, column {key.column}"
         usable = [one for one in attempts if one.readable]
         if not usable:
@@ -72,7 +72,7 @@ def read_montage(journal_dir: Path, name: str, calibrations: Path | None = None)
         tiles,
         pixel_size_nm=calibration[0],
         left_out=left_out,
-        provenance={"montage_id": name, "input_uids": list(record.run_uids)},
+        provenance={"montage_id": name, "input_uids": [run.uid for run in records]},
     )
 
 

@@ -112,7 +112,8 @@ class Session(AbstractContextManager["Session[DevicesT]"], Generic[DevicesT]):
         lab, config = self.lab, self.config
         self.minimum_free_gb = config.paths.minimum_free_gb if minimum_free_gb is None else minimum_free_gb
         self.RE = engine or RunEngine({})
-        self.RE.md.update({"instrument": lab.name, "operator": getpass.getuser(), **metadata})
+        known = {"instrument": lab.name, "operator": getpass.getuser()}
+        self.RE.md.update({**known, "simulated": config.simulation is not None, **metadata})
         self.devices = make_devices(lab)
         self._take_lease()
         journal_dir = Path(lab.journal_dir)
@@ -125,6 +126,11 @@ class Session(AbstractContextManager["Session[DevicesT]"], Generic[DevicesT]):
         self.suspenders.start()
         self.journal = Journal(journal_dir).queued()
         self.catalog_writer = CatalogWriter(lab.tiled["uri"], lab.tiled["api_key"], journal_dir)
+        self._writers = [self.catalog_writer]
+        if "mongo" in lab.tiled:
+            from tiled_server.mongo.store import mongo_writer
+
+            self._writers.append(mongo_writer(lab.tiled["mongo"], journal_dir))
         self.thresholds = QCThresholds(**(config.qc if thresholds is None else thresholds))
         references = self.calibrations.folder
         self.qc = TileQC(self.thresholds, calibrations=references)
@@ -143,9 +149,10 @@ class Session(AbstractContextManager["Session[DevicesT]"], Generic[DevicesT]):
             self._ending.callback(self.RE.unsubscribe, self.RE.subscribe(callback))
 
     def emit(self, name: str, doc: dict[str, Any]) -> None:
-        """Record a document: in the journal, and from there in the catalog."""
+        """Record a document: in the journal, and from there in the catalog and in MongoDB if there is one."""
         self.journal(name, doc)
-        self.catalog_writer(name, doc)
+        for writer in self._writers:
+            writer(name, doc)
 
     @property
     def plans(self) -> dict[str, Plan]:
@@ -172,7 +179,7 @@ class Session(AbstractContextManager["Session[DevicesT]"], Generic[DevicesT]):
 
     def drain(self, timeout_s: float = 60.0) -> bool:
         """Wait until every document so far is worked off; return whether it is."""
-        queues: list[QueuedCallback | CatalogWriter] = [*self._queued, self.journal, self.catalog_writer]
+        queues: list[QueuedCallback | CatalogWriter] = [*self._queued, self.journal, *self._writers]
         drained = [queue.drain(timeout_s) for queue in queues]  # each, even if one is not
         return all(drained)
 
@@ -249,7 +256,7 @@ class Session(AbstractContextManager["Session[DevicesT]"], Generic[DevicesT]):
             logger.warning("the lease of the sequencer ends with its server: %s", error)
 
     def _close_queues(self) -> None:
-        queues: list[QueuedCallback | CatalogWriter] = [*self._queued, self.journal, self.catalog_writer]
+        queues: list[QueuedCallback | CatalogWriter] = [*self._queued, self.journal, *self._writers]
         for queue in queues:
             if queue.close(30.0):
                 continue

@@ -155,6 +155,25 @@ def _state(word: str) -> QCState:
     return cast("QCState", word if word in get_args(QCState) else "pass")
 
 
+def read_runs(
+    journal_dir: Path | str, montage_id: str, *, runs: Sequence[JournalledRun] | None = None
+) -> list[RunRecord]:
+    """Return the runs of a montage, with the verdicts that were given afterwards.
+
+    Parameters and errors are those of `MontageRecord.read`; the specification is not asked for.
+    """
+    found = find_runs(journal_dir) if runs is None else runs
+    montages = [run for run in found if run.start.get("purpose") in PURPOSES]
+    records = [RunRecord.read(run) for run in montages if run.start.get("montage_id") == montage_id]
+    for run in found:
+        if run.start.get("plan_name") == PLAN_NAME and run.start.get("montage_id") == montage_id:
+            _add_judgements(records, read_journal(run.path))
+    if not records:
+        known = [str(run.start["montage_id"]) for run in montages if "montage_id" in run.start]
+        raise _unknown(journal_dir, montage_id, known)
+    return records
+
+
 @dataclass(frozen=True)
 class MontageRecord:
     """A montage as it was acquired so far, over all its runs.
@@ -198,15 +217,7 @@ class MontageRecord:
         MontangoError
             A journal is damaged before its last line.
         """
-        found = find_runs(journal_dir) if runs is None else runs
-        montages = [run for run in found if run.start.get("purpose") in PURPOSES]
-        records = [RunRecord.read(run) for run in montages if run.start.get("montage_id") == montage_id]
-        for run in found:
-            if run.start.get("plan_name") == PLAN_NAME and run.start.get("montage_id") == montage_id:
-                _add_judgements(records, read_journal(run.path))
-        if not records:
-            known = [str(run.start["montage_id"]) for run in montages if "montage_id" in run.start]
-            raise _unknown(journal_dir, montage_id, known)
+        records = read_runs(journal_dir, montage_id, runs=runs)
         try:
             spec = MontageSpec.model_validate(records[0].start.get("montage_spec"))
         except ValueError as error:
@@ -214,7 +225,7 @@ class MontageRecord:
                 f"the specification of montage {montage_id} cannot be read: {error}; it was acquired by "
                 f"another version of Montango ({records[0].start.get('software')})"
             ) from error
-        return cls(montage_id, spec, tuple(records), _tiles(records))
+        return cls(montage_id, spec, tuple(records), tiles_of(records))
 
     def with_verdicts(self, verdicts: Mapping[str, Sequence[Verdict]]) -> Self:
         """Return this record with more verdicts, by the uid of the run that their frames belong to."""
@@ -228,7 +239,7 @@ class MontageRecord:
             )
             for run in self.runs
         ]
-        return replace(self, runs=tuple(runs), tiles=_tiles(runs))
+        return replace(self, runs=tuple(runs), tiles=tiles_of(runs))
 
     @property
     def run_uids(self) -> tuple[str, ...]:
@@ -309,12 +320,18 @@ def montages(journal_dir: Path | str) -> dict[str, list[JournalledRun]]:
     """Return the runs of every montage in a journal by its id, the newest montage last."""
     found: dict[str, list[JournalledRun]] = {}
     for run in find_runs(journal_dir):
-        if run.start.get("purpose") == "montage" and "montage_id" in run.start:
+        # what was ingested from other programs' files was not acquired, and is not gone on with
+        if (
+            run.start.get("purpose") == "montage"
+            and "montage_id" in run.start
+            and run.start.get("recipe") != "ingest"
+        ):
             found.setdefault(str(run.start["montage_id"]), []).append(run)
     return found
 
 
-def _tiles(runs: Sequence[RunRecord]) -> dict[TileKey, list[TileRecord]]:
+def tiles_of(runs: Sequence[RunRecord]) -> dict[TileKey, list[TileRecord]]:
+    """Return the acquisitions of each tile by attempt, of some runs of a montage."""
     tiles: dict[TileKey, list[TileRecord]] = {}
     for run in runs:
         for frame in run.frames:

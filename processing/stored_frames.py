@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from devices.tiles import IMAGE_DATASET, TILE_GROUP
 from processing.callbacks import _frame_file
+from processing.frame_list import FrameList, is_frame_list
 
 _log = logging.getLogger(__name__)
 
@@ -50,6 +51,8 @@ def stored_frames(path: Path) -> list[StoredFrame]:
     """
     try:
         with _frame_file._lock, h5py.File(path, "r", libver="latest", swmr=True) as file:
+            if is_frame_list(file):
+                return _listed_frames(file)
             data = file[IMAGE_DATASET]
             columns = {name: _column(file, name, len(data)) for name in (*NUMBERS, ROI)}
             size, ends = path.stat().st_size, _ends(data)
@@ -64,6 +67,15 @@ def stored_frames(path: Path) -> list[StoredFrame]:
     except (OSError, KeyError, ValueError, RuntimeError) as error:
         _log.warning("%s holds no frame that can be read: %s", path, error)
         return []
+
+
+def _listed_frames(file: Any) -> list[StoredFrame]:
+    """Return the frames that a file names: they count when the files that have them are there."""
+    there = FrameList.of(file).there()
+    columns = {name: _column(file, name, len(there)) for name in (*NUMBERS, ROI)}
+    # what came from another program's files never had these
+    columns |= {name: np.zeros(len(there)) for name in ("x_um", "y_um", "exposure_count")}
+    return [_frame(index, whole, columns) for index, whole in enumerate(there)]
 
 
 def _column(file: Any, name: str, length: int) -> npt.NDArray[np.float64]:

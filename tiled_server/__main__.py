@@ -2,6 +2,7 @@
 
 The API key comes from ``TILED_SINGLE_USER_API_KEY``, addresses of databases from ``MONTANGO_TILED_DATABASE``
 and ``MONTANGO_TILED_TABLES``: with a password they belong there, not into an option that every user can read.
+With a file of people (``--access``) they log in and see their proposals; without, the key opens everything.
 Exit status 0 after SIGTERM or Ctrl-C, 2 for a wrong option or setting, with one line that says what to do.
 """
 
@@ -16,6 +17,7 @@ from typing import Final, NoReturn
 
 from devices.errors import ConfigurationError
 from tiled_server.configuration import (
+    ACCESS_VARIABLE,
     DATABASE_VARIABLE,
     READABLE_VARIABLE,
     TABLES_VARIABLE,
@@ -47,6 +49,9 @@ def _parser() -> argparse.ArgumentParser:
         "--database", help=f"catalog's database, postgresql://user@host/name (also {DATABASE_VARIABLE})"
     )
     parser.add_argument("--tables", help=f"that of the tables of events (also {TABLES_VARIABLE})")
+    parser.add_argument(
+        "--access", type=Path, help=f"file of people, roles and proposals (also {ACCESS_VARIABLE})"
+    )
     return parser
 
 
@@ -60,16 +65,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGINT, _end)
     options = _parser().parse_args(arguments)
     try:
-        server = from_environment(options.state_dir, options.readable, options.database, options.tables)
+        server = from_environment(
+            options.state_dir, options.readable, options.database, options.tables, access=options.access
+        )
         lock = lock_state(server.run_folder)
-        for name, uri in (("database", server.database_uri), ("tables", server.table_uri)):
-            if uri is not None:
+        for name, uri in (
+            ("database", server.database_uri),
+            ("tables", server.table_uri),
+            ("accounts", server.accounts_uri),
+        ):
+            if uri is not None and not uri.startswith("sqlite"):
                 check_reachable(name, uri, PATIENCE_S)
         bound = bind(options.port, server.run_folder)
     except ConfigurationError as error:
         print(f"tiled_server: {error}", file=sys.stderr)
         return 2
     print(f"tiled_server: http://{HOST}:{bound.getsockname()[1]} (starting)", flush=True)
+    print(f"tiled_server: {server.describe_access()}", flush=True)
     with lock, bound:
         from tiled_server.service import serve  # imports Tiled: seconds
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +18,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from devices.errors import ConfigurationError
 
 CONNECT_TIMEOUT_S: Final = 10.0
+BUSY_TIMEOUT_S: Final = 30
 _TRY_AGAIN_S: Final = 0.5
 _KEPT: Final = ("postgresql", "postgres")
 
@@ -95,6 +98,20 @@ async def _connection_error(uri: str) -> Exception | None:
     return None
 
 
+def has_catalog(uri: str) -> bool:
+    """Return whether a PostgreSQL database that answers has the tables of a catalog."""
+    import asyncpg
+
+    async def ask() -> bool:
+        connection = await asyncpg.connect(dsn=uri, timeout=CONNECT_TIMEOUT_S)
+        try:
+            return bool(await connection.fetchval("SELECT to_regclass('nodes') IS NOT NULL"))
+        finally:
+            await connection.close()
+
+    return asyncio.run(ask())
+
+
 def _why(error: Exception, url: URL) -> str:
     if isinstance(error, TimeoutError):
         return f"no answer within {CONNECT_TIMEOUT_S:g} s"
@@ -170,4 +187,24 @@ def make_sqlite(path: Path) -> None:
     fresh = path.with_suffix(".new")
     fresh.unlink(missing_ok=True)
     make_catalog(f"sqlite:///{fresh}", where=str(path))
+    write_ahead(fresh)
     fresh.rename(path)
+
+
+def write_ahead(path: Path) -> None:
+    """Put an SQLite file into WAL mode, in which readers and writers do not keep each other waiting.
+
+    Tiled 0.2.20 asks for it within a transaction, where SQLite does not do it.
+
+    Raises
+    ------
+    ConfigurationError
+        It is no such file, or another process holds it.
+    """
+    try:
+        with closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)) as connection:
+            connection.execute("PRAGMA journal_mode=WAL")
+    except sqlite3.Error as error:
+        raise ConfigurationError(
+            f"{path} cannot be used ({error}); end what holds it, or restore the catalog from a backup"
+        ) from None

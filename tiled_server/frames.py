@@ -83,6 +83,8 @@ class FrameArrayAdapter(ArrayAdapter):  # type: ignore[misc]  # Tiled is untyped
         tiled.adapters.utils.DataNotReadyError
             The file has fewer frames than the catalog says.
         """
+        if not isinstance(slice, NDSlice):  # Tiled's Zarr routes give plain slices
+            slice = NDSlice(*slice)
         shape, dtype = self._structure.shape, self._structure.data_type.to_numpy_dtype()
         wanted = _indices(slice, shape)
         with _READING, h5open(self._path, self._dataset, **self._options) as data:
@@ -90,6 +92,9 @@ class FrameArrayAdapter(ArrayAdapter):  # type: ignore[misc]  # Tiled is untyped
             if axes is not None:
                 return _part(data, axes, wanted)
         return self._otherwise().read(slice)  # type: ignore[no-any-return]
+
+    def get(self, key: str) -> None:
+        """Return that there is nothing in an array: Tiled asks for whatever an address goes on with."""
 
     def read_block(self, block: NDBlock, slice: NDSlice = _ALL) -> npt.NDArray[Any]:
         """Return a chunk of the array, or a part of it."""
@@ -99,6 +104,9 @@ class FrameArrayAdapter(ArrayAdapter):  # type: ignore[misc]  # Tiled is untyped
 
 class StackedArrayAdapter(HDF5ArrayAdapter):  # type: ignore[misc]  # Tiled is untyped
     """A dataset of several files, one after the other, or one that is cut before it is served."""
+
+    def get(self, key: str) -> None:
+        """Return that there is nothing in an array."""
 
     def read(self, *args: Any, **parameters: Any) -> Any:
         """Return the array or a part of it."""

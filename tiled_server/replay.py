@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from devices.errors import DeviceLost, MontangoError
-from processing.callbacks._catalog_run import connect, disconnect, is_up, replay_lock, replay_run
+from processing.callbacks._catalog_run import RunStore, TiledStore, replay_lock
 from processing.callbacks.journal import JournalledRun, find_runs
 
 _SETTLED_AFTER_S: Final = 30.0
@@ -49,7 +49,12 @@ class ReplaySummary:
 
 
 def replay(
-    journal_dir: str | Path, uri: str, api_key: str, *, settled_after_s: float = _SETTLED_AFTER_S
+    journal_dir: str | Path,
+    uri: str,
+    api_key: str,
+    *,
+    store: RunStore | None = None,
+    settled_after_s: float = _SETTLED_AFTER_S,
 ) -> ReplaySummary:
     """Write every ended run of a journal that the catalog has not, or not wholly.
 
@@ -59,6 +64,8 @@ def replay(
         The journal.
     uri, api_key
         The Tiled server.
+    store
+        Where runs are written to instead of the Tiled server.
     settled_after_s
         A run whose last document is younger than this, in s, may still be on its way to the catalog by
         itself: if the catalog has a part of it, it is left alone.
@@ -70,34 +77,32 @@ def replay(
     MontangoError
         Another process replays this journal now.
     """
-    if not is_up(uri):
-        raise DeviceLost(f"no catalog answers at {uri}; start it (montango up), and replay again")
+    store = store or TiledStore(uri, api_key)
+    if not store.is_up():
+        raise DeviceLost(f"no catalog answers at {store}; start it (montango up), and replay again")
     summary = ReplaySummary()
-    with replay_lock(Path(journal_dir)) as mine:
+    with replay_lock(Path(journal_dir), store.lock) as mine:
         if not mine:
             raise MontangoError(
                 f"the journal {journal_dir} is being replayed by another process; wait for it"
             )
-        client = connect(uri, api_key)
+        client = store.connect()
         try:
             for run in find_runs(journal_dir):
-                _replay_one(client, run, settled_after_s, summary)
+                _replay_one(store, client, run, settled_after_s, summary)
         finally:
-            disconnect(client)
+            store.disconnect(client)
     return summary
 
 
-def _replay_one(client: Any, run: JournalledRun, settled_after_s: float, summary: ReplaySummary) -> None:
+def _replay_one(
+    store: RunStore, client: Any, run: JournalledRun, settled_after_s: float, summary: ReplaySummary
+) -> None:
     young = time.time() - run.path.stat().st_mtime < settled_after_s
-    if not run.complete or run.live or (young and _half_there(client, run.uid)):
+    if not run.complete or run.live or (young and store.half_there(client, run.uid)):
         summary.incomplete.append(run.uid)
         return
     try:
-        getattr(summary, replay_run(client, run.path)).append(run.uid)
+        getattr(summary, store.replay(client, run.path)).append(run.uid)
     except Exception as error:  # noqa: BLE001  # one bad run keeps no other out of the catalog
         summary.failed[run.uid] = f"{type(error).__name__}: {error}"
-
-
-def _half_there(client: Any, uid: str) -> bool:
-    node = client.get(uid)
-    return node is not None and node.metadata.get("stop") is None

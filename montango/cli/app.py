@@ -59,7 +59,7 @@ app.add_typer(configuration.app, name="config")
 app.add_typer(journal.app, name="journal")
 app.add_typer(catalog.app, name="catalog")
 
-for _name in ("demo", "shell", "preview", "resume", "control", "samples", "stitch", "export"):
+for _name in ("demo", "shell", "preview", "resume", "control", "samples", "stitch", "export", "ingest"):
     try:
         app.command(name=_name)(getattr(importlib.import_module(f"montango.cli.{_name}"), _name))
     except ModuleNotFoundError as _error:

@@ -8,12 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from devices.errors import ConfigurationError, DeviceLost
+from montango.cli import catalog_marks, catalog_moving, catalog_operations
 from montango.cli.options import chosen
 
 if TYPE_CHECKING:
     import httpx
 
 app = typer.Typer(help="Work with the catalog.", no_args_is_help=True)
+app.command()(catalog_moving.migrate)
+app.command()(catalog_moving.copy)
+catalog_operations.register(app)
+catalog_marks.register(app)
 
 _POLL_S = 0.5
 _TIMEOUT_S = 30.0

@@ -29,7 +29,14 @@ def replay(context: typer.Context) -> None:
         print(f"run {uid} was interrupted and is ended now")
     summary = replay_journal(Path(info.journal_dir), info.tiled["uri"], info.tiled["api_key"])
     print(summary)
-    raise typer.Exit(1 if summary.failed else 0)
+    failed = bool(summary.failed)
+    if "mongo" in info.tiled:
+        from tiled_server.mongo.store import MongoStore
+
+        there = replay_journal(Path(info.journal_dir), "", "", store=MongoStore(info.tiled["mongo"]))
+        print(f"MongoDB: {there}")
+        failed = failed or bool(there.failed)
+    raise typer.Exit(1 if failed else 0)
 
 
 def _end_interrupted(info: LabInfo) -> list[str]:

@@ -92,7 +92,14 @@ def _where(info: LabInfo) -> None:
     _say(f"data     {info.data_dir}")
     _say(f"tango    TANGO_HOST={info.tango_host}")
     _say(f"catalog  {info.tiled['uri']}")
+    _say(f"access   {_access(info.tiled.get('access', ''))}")
     _say(f"key      in {Path(info.state_dir) / 'run' / 'lab.json'}")
+
+
+def _access(how: str) -> str:
+    if how == "single user":
+        return "single user: whoever has the key may read and write everything"
+    return "as the site's server has it" if how in ("site", "") else f"several users: people of {how}"
 
 
 def logs(

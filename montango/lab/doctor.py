@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
-from devices.errors import ConfigurationError
+from devices.errors import ConfigurationError, DeviceLost
 from montango.config import MontangoConfig
 from montango.lab import processes
 from montango.lab.errors import LabError
@@ -60,6 +60,19 @@ def _remote_databases(config: MontangoConfig) -> Iterator[Finding]:
             yield fail(subject, text, remedy)
         else:
             yield ok(subject, f"{shown(checked)} answers")
+    if config.services.tiled.mongo is not None:
+        yield _mongo(f"services.tiled.mongo of {config.source}", config.services.tiled.mongo)
+
+
+def _mongo(name: str, uri: str) -> Finding:
+    from tiled_server.mongo.addresses import check_mongo, checked_mongo, shown_mongo
+
+    try:
+        check_mongo("database", checked_mongo(name, uri))
+    except (ConfigurationError, DeviceLost) as error:
+        text, _, remedy = str(error).partition("; ")
+        return fail("MongoDB", text, remedy)
+    return ok("MongoDB", f"{shown_mongo(uri)} answers")
 
 
 def _database(subject: str, path: Path) -> Finding:

@@ -259,9 +259,14 @@ class Lab:
     ) -> LabInfo:
         tiled = config.services.tiled
         if tiled.uri is None:
-            catalog = {"uri": f"http://127.0.0.1:{reservation.ports.tiled}", "api_key": key}
+            access = "single user" if tiled.access is None else str(tiled.access)
+            uri = f"http://127.0.0.1:{reservation.ports.tiled}"
+            catalog = {"uri": uri, "api_key": key, "access": access}
         else:
-            catalog = {"uri": tiled.uri, "api_key": os.environ.get(tiled.api_key_env, "")}
+            key = os.environ.get(tiled.api_key_env, "")
+            catalog = {"uri": tiled.uri, "api_key": key, "access": "site"}
+        if tiled.mongo is not None:
+            catalog["mongo"] = tiled.mongo
         return LabInfo(
             name=config.lab.name,
             pid=identity.pid,

@@ -22,6 +22,8 @@ SERVER_MODULES = {"control": "devices.montage_control.server"}
 """Modules of the servers that are not called after their instrument."""
 TILED_KEY_VARIABLE = "TILED_SINGLE_USER_API_KEY"
 DATABASE_VARIABLE, TABLES_VARIABLE = "MONTANGO_TILED_DATABASE", "MONTANGO_TILED_TABLES"
+ACCESS_VARIABLE = "MONTANGO_TILED_ACCESS"
+MONGO_VARIABLE = "MONTANGO_TILED_MONGO"
 
 
 def instruments(config: MontangoConfig) -> dict[str, Instrument]:
@@ -133,14 +135,18 @@ def _tiled(
         "--port",
         str(ports.tiled),
     ]
-    command += ["--readable", str(data_dir)]
+    for folder in (data_dir, *config.services.tiled.readable):
+        command += ["--readable", str(folder)]
     # not as options, which every user of the machine can read
     environment = {
         variable: uri.replace("'", "%27").replace('"', "%22")
         for variable, uri in (
             (DATABASE_VARIABLE, config.services.tiled.database),
             (TABLES_VARIABLE, config.services.tiled.tables),
+            (MONGO_VARIABLE, config.services.tiled.mongo),
         )
         if uri is not None
     }
+    if config.services.tiled.access is not None:
+        environment[ACCESS_VARIABLE] = str(config.services.tiled.access)
     return Program(TILED, command, {**secrets, **environment})

@@ -69,7 +69,8 @@ class LabStatus:
     def public(self) -> dict[str, Any]:
         """Return everything but the catalog's key, for JSON."""
         content = asdict(self)
-        content["lab"]["tiled"] = {"uri": self.lab.tiled["uri"]}
+        shown = {name: value for name, value in self.lab.tiled.items() if name not in ("api_key", "mongo")}
+        content["lab"]["tiled"] = shown
         return content
 
 

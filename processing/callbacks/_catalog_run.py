@@ -6,7 +6,7 @@ import fcntl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Protocol
 from urllib.parse import urlsplit
 
 import httpx
@@ -16,6 +16,7 @@ from processing.callbacks.journal import read_journal
 
 BATCH_SIZE: Final = 20
 _REPLAY_BATCH: Final = 10_000  # a replayed run is written in one go
+REPLAY_LOCK: Final = "replay.lock"
 _HEALTH_TIMEOUT_S: Final = 2.0
 
 Outcome = Literal["added", "completed", "present"]
@@ -51,14 +52,14 @@ class RunWriter:
     """
 
     def __init__(self, client: Any, batch_size: int = BATCH_SIZE) -> None:
-        from bluesky_tiled_plugins import TiledWriter
-
-        from processing.callbacks import _zarr_array
+        from processing.callbacks import _frame_list_array, _zarr_array
+        from processing.callbacks._careful_writer import CarefulWriter
 
         _zarr_array.register()
+        _frame_list_array.register()
 
         # SQLite has no arrays: those of events (image shift, beam tilt, ...) go to Zarr whatever their size
-        self._write = TiledWriter(client, batch_size=batch_size, max_array_size=0)
+        self._write = CarefulWriter(client, batch_size=batch_size, max_array_size=0)
         self._held: dict[str, dict[str, Any]] = {}
 
     def __call__(self, name: str, doc: dict[str, Any]) -> None:
@@ -137,11 +138,87 @@ def replay_run(client: Any, path: Path) -> Outcome:
     return write_run(client, list(read_journal(path)))
 
 
+class RunSink(Protocol):
+    """What takes the documents of one run, and writes what it holds when told."""
+
+    def __call__(self, name: str, doc: dict[str, Any]) -> object:
+        """Take a document."""
+
+    def flush(self) -> None:
+        """Write what is held."""
+
+
+class RunStore(Protocol):
+    """A place that runs are written to. Its clients are its own matter."""
+
+    lock: str
+    """File of the journal's folder that is locked while runs are completed there."""
+
+    def is_up(self) -> bool:
+        """Return whether it answers."""
+
+    def connect(self) -> Any:
+        """Return a client."""
+
+    def disconnect(self, client: Any) -> None:
+        """Close the connections of a client."""
+
+    def writer(self, client: Any, batch_size: int) -> RunSink:
+        """Return what writes the documents of one run."""
+
+    def replay(self, client: Any, path: Path) -> Outcome:
+        """Write a journalled run that has its stop document."""
+
+    def half_there(self, client: Any, uid: str) -> bool:
+        """Return whether a run is there, and has not ended there."""
+
+
+class TiledStore:
+    """A Tiled catalog, as a place that runs are written to."""
+
+    lock = REPLAY_LOCK
+
+    def __init__(self, uri: str, api_key: str) -> None:
+        # Takes seconds: now, not while the first tiles come; and in this thread, not in the queue's: imports
+        # fail in one thread while another takes an entry from sys.path, as IPython does.
+        import bluesky_tiled_plugins  # noqa: F401
+
+        self._uri, self._api_key = uri, api_key
+
+    def __str__(self) -> str:
+        return self._uri
+
+    def is_up(self) -> bool:
+        """Return whether it answers."""
+        return is_up(self._uri)
+
+    def connect(self) -> Any:
+        """Return a client."""
+        return connect(self._uri, self._api_key)
+
+    def disconnect(self, client: Any) -> None:
+        """Close the connections of a client."""
+        disconnect(client)
+
+    def writer(self, client: Any, batch_size: int) -> RunWriter:
+        """Return what writes the documents of one run."""
+        return RunWriter(client, batch_size)
+
+    def replay(self, client: Any, path: Path) -> Outcome:
+        """Write a journalled run that has its stop document."""
+        return replay_run(client, path)
+
+    def half_there(self, client: Any, uid: str) -> bool:
+        """Return whether a run is there, and has not ended there."""
+        node = client.get(uid)
+        return node is not None and node.metadata.get("stop") is None
+
+
 @contextmanager
-def replay_lock(journal_dir: Path) -> Iterator[bool]:
+def replay_lock(journal_dir: Path, name: str = REPLAY_LOCK) -> Iterator[bool]:
     """Hold the lock of replays of a journal; yields False if another process replays it now."""
     journal_dir.mkdir(parents=True, exist_ok=True)
-    with (journal_dir / "replay.lock").open("a") as file:
+    with (journal_dir / name).open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

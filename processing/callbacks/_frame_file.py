@@ -18,16 +18,29 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from devices.tiles import IMAGE_DATASET
+
 _lock = threading.Lock()
 
 
 def read_parts(path: Path, datasets: Sequence[str], selection: int | slice) -> list[npt.NDArray[Any]]:
     """Return the same part of some datasets along their first axis, as it is on disk now.
 
+    Frames that the file only names (`processing.frame_list`) are read where they are.
+
     Raises
     ------
     OSError, KeyError, ValueError, IndexError
         The file cannot be read, has no such dataset, or no such part.
+    FrameError
+        A file that it names cannot be read.
     """
     with _lock, h5py.File(path, "r", libver="latest", swmr=True) as file:
-        return [np.asarray(file[dataset][selection]) for dataset in datasets]
+        if IMAGE_DATASET not in datasets or IMAGE_DATASET in file:
+            return [np.asarray(file[dataset][selection]) for dataset in datasets]
+    from processing.frame_list import read_frame_list
+
+    frames = read_frame_list(path).read(selection)
+    others = [dataset for dataset in datasets if dataset != IMAGE_DATASET]
+    numbers = dict(zip(others, read_parts(path, others, selection), strict=True)) if others else {}
+    return [numbers.get(dataset, frames) for dataset in datasets]

@@ -12,12 +12,10 @@ from typing import Any
 
 from processing.callbacks._catalog_run import (
     BATCH_SIZE,
-    RunWriter,
-    connect,
-    disconnect,
-    is_up,
+    RunSink,
+    RunStore,
+    TiledStore,
     replay_lock,
-    replay_run,
 )
 from processing.callbacks._documents import Document, RunIndex
 from processing.callbacks._worker import QueuedCallback
@@ -49,6 +47,8 @@ class CatalogWriter:
         The Tiled server.
     journal_dir
         The journal of the same documents.
+    store
+        Where runs are written to instead of the Tiled server.
     batch_size
         Tiles or events that are written in one request.
     flush_s
@@ -65,23 +65,20 @@ class CatalogWriter:
         api_key: str,
         journal_dir: str | Path,
         *,
+        store: RunStore | None = None,
         batch_size: int = BATCH_SIZE,
         flush_s: float = 1.0,
         retry_s: tuple[float, float] = (1.0, 30.0),
         max_documents: int = 100_000,
     ) -> None:
-        # Takes seconds: now, not while the first tiles come; and in this thread, not in the queue's: imports
-        # fail in one thread while another takes an entry from sys.path, as IPython does.
-        import bluesky_tiled_plugins  # noqa: F401
-
-        self._uri, self._api_key = uri, api_key
+        self._store: RunStore = store or TiledStore(uri, api_key)
         self._journal_dir = Path(journal_dir)
         self._batch_size = batch_size
         self._flush_s = flush_s
         self._retry_s = retry_s
         self._client: Any = None
         self._runs = RunIndex()
-        self._writers: dict[str, RunWriter] = {}
+        self._writers: dict[str, RunSink] = {}
         self._changed = threading.Condition()
         self._behind: dict[str, bool] = {}  # run: whether its stop document has come
         self._incoming = RunIndex()
@@ -130,7 +127,7 @@ class CatalogWriter:
         """
         deadline = time.monotonic() + timeout_s
         done = self._queue.drain(timeout_s)
-        while any(self._behind.values()) and time.monotonic() < deadline and is_up(self._uri):
+        while any(self._behind.values()) and time.monotonic() < deadline and self._store.is_up():
             self.drain(min(1.0, deadline - time.monotonic()))
         done = done and not any(self._behind.values())
         ended = self._queue.close(max(0.1, deadline - time.monotonic()))
@@ -150,7 +147,7 @@ class CatalogWriter:
         if run not in self._behind:
             try:
                 if name == "start":
-                    self._writers[run] = RunWriter(self._connected(), self._batch_size)
+                    self._writers[run] = self._store.writer(self._connected(), self._batch_size)
                 self._writers[run](name, doc)
                 self._written += name == "stop"
             except Exception as error:  # noqa: BLE001  # whatever it is, the journal completes the run
@@ -164,9 +161,9 @@ class CatalogWriter:
 
     def _connected(self) -> Any:
         if self._client is None:
-            if not is_up(self._uri):
-                raise ConnectionError(f"no answer from {self._uri}")
-            self._client = connect(self._uri, self._api_key)
+            if not self._store.is_up():
+                raise ConnectionError(f"no answer from {self._store}")
+            self._client = self._store.connect()
         return self._client
 
     def _set_aside(self, run: str, error: Exception) -> None:
@@ -206,7 +203,7 @@ class CatalogWriter:
         """Complete the runs set aside that have ended; a failure lengthens the time to the next try."""
         try:
             client = self._connected()
-            with replay_lock(self._journal_dir) as mine:
+            with replay_lock(self._journal_dir, self._store.lock) as mine:
                 for run in [run for run, ended in self._behind.items() if ended and mine]:
                     self._replay(client, run)
             self._wait_s = self._retry_s[0]
@@ -220,9 +217,9 @@ class CatalogWriter:
         if not paths:
             return  # the journal is still at it
         try:
-            outcome = replay_run(client, paths[0])
+            outcome = self._store.replay(client, paths[0])
         except Exception as error:
-            if not is_up(self._uri):
+            if not self._store.is_up():
                 raise
             self._not_yet(error)  # one bad run keeps no other out of the catalog
             return
@@ -235,7 +232,7 @@ class CatalogWriter:
     def _disconnect(self) -> None:
         client, self._client = self._client, None
         if client is not None and not self._writers:
-            disconnect(client)
+            self._store.disconnect(client)
 
     def _not_yet(self, error: Exception) -> None:
         self._disconnect()

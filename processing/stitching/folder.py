@@ -29,7 +29,8 @@ OVERLAP: Final = 0.1
 OVERLAP_SEARCH: Final = 0.12
 """How far the usual overlap may be wrong where it is not given, of a tile's side."""
 POSITION_FILES: Final = ("positions.csv", "positions.json")
-_NAMES: Final = ("file", "name", "path", "image", "tile", "filename")
+FILE_KEYS: Final = ("file", "name", "path", "image", "tile", "filename")
+"""Names of the column of a list of positions that names the file."""
 _UNITS_NM: Final = {"px": None, "um": 1e3, "nm": 1.0, "": None}
 
 
@@ -135,11 +136,11 @@ def _expression(pattern: str) -> str:
 def _listed(
     folder: Path, files: Sequence[Path], listing: Path, pixel_size_nm: float | None, origin: dict[str, Any]
 ) -> TileSet:
-    rows = _rows(listing)
+    rows = read_rows(listing)
     known = {path.name: path for path in files}
     taken, places, left_out = [], [], []
     for number, row in enumerate(rows):
-        name = next((str(row[key]) for key in _NAMES if row.get(key)), "")
+        name = next((str(row[key]) for key in FILE_KEYS if row.get(key)), "")
         if not name:
             raise ConfigurationError(f"{listing}: entry {number + 1} names no file; give a column 'file'")
         path = known.pop(Path(name).name, None)
@@ -168,7 +169,14 @@ def _listed(
     )
 
 
-def _rows(listing: Path) -> list[dict[str, Any]]:
+def read_rows(listing: Path) -> list[dict[str, Any]]:
+    """Return the entries of a list of positions, as they stand there; see `read_folder`.
+
+    Raises
+    ------
+    ConfigurationError
+        It cannot be read, or is no list.
+    """
     try:
         if listing.suffix.lower() != ".json":
             with listing.open(newline="") as file:

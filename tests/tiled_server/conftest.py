@@ -9,13 +9,17 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from montango.lab.processes import dies_with_parent
 from processing.callbacks._catalog_run import connect, disconnect, is_up
 from tests.tiled_server.postgres import Postgres, find_programs
+
+if TYPE_CHECKING:
+    from tests.tiled_server.access_lab import AccessLab
+    from tests.tiled_server.catalogued import Catalogued
 
 KEY = "secretkey1"
 
@@ -117,6 +121,14 @@ def new_server(tmp_path: Path) -> Iterator[Callable[[], Server]]:
 
 
 @pytest.fixture(scope="session")
+def catalogued(tmp_path_factory: pytest.TempPathFactory) -> Catalogued:
+    """A montage of two runs and a mosaic, in the SQLite catalog of a state directory without a server."""
+    from tests.tiled_server.catalogued import catalogue
+
+    return catalogue(tmp_path_factory.mktemp("catalogued"))
+
+
+@pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
     programs = find_programs()
     if programs is None:
@@ -127,3 +139,16 @@ def postgres() -> Iterator[Postgres]:
         yield server
     finally:
         server.remove()
+
+
+@pytest.fixture(scope="session")
+def access_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AccessLab]:
+    """A server with several users, shared: a test leaves the file of people as it was."""
+    from tests.tiled_server.access_lab import AccessLab
+
+    folder = tmp_path_factory.mktemp("access")
+    lab = AccessLab(Server(folder), folder / "people.yaml")
+    lab.server.log = folder / "log"
+    lab.start()
+    yield lab
+    lab.close()

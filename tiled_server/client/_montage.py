@@ -16,10 +16,11 @@ from tiled_server.client import page, pictures, pixels
 from tiled_server.client.heatmaps import Heatmap, heatmap_of_answer, heatmap_of_tiles
 from tiled_server.client.metrics import find_metric, find_ranked, summed_up, worst_of
 from tiled_server.client.names import find_row, id_of_run
+from tiled_server.client.notes import Annotated
 from tiled_server.client.provenance import Provenance, provenance
 from tiled_server.client.routes import Routes
 from tiled_server.client.runs import TILES, all_runs, has_stream, start_of, stream_parts, uid_of
-from tiled_server.client.summaries import Row, acquisitions_of, results_of
+from tiled_server.client.summaries import Row, acquisitions_of, is_indexed, results_of
 from tiled_server.client.tiles import arranged, count_states, join_recorded, read_tiles, read_verdicts
 from tiled_server.client.timeline import timeline
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 Attempt = int | Literal["best"]
 
 
-class Montage:
+class Montage(Annotated):
     """All that was acquired under one montage id: runs that resumed others, tiles acquired again, results.
 
     What is read is kept; `refresh` forgets it, to see how a montage goes on.
@@ -125,10 +126,18 @@ class Montage:
         mosaics = [run for run in self.results if start_of(run).get("recipe") == pixels.MOSAIC_RECIPE]
         return read_tiles(self._tile_runs, mosaics)
 
+    @property
+    def _has_index(self) -> bool:
+        """Whether the server has an index, and it is not behind what is known of this montage already.
+
+        While it catches up (after a restart, or made anew) it may have tiles of a montage as it once was.
+        """
+        return self._routes.there and is_indexed(self._row)
+
     @cached_property
     def _indexed(self) -> pd.DataFrame | None:
         """The rows of the server's index; None where it has none, or a run goes on and is ahead of it."""
-        if not self._routes.there or self.status == "running":
+        if not self._has_index or self.status == "running":
             return None
         try:
             rows = self._routes.table("montages", self.montage_id, "tiles")
@@ -259,7 +268,7 @@ class Montage:
             There is no such number.
         """
         one = find_metric(metric)
-        if self._routes.there:
+        if self._has_index:
             try:
                 answer = self._routes.json("montages", self.montage_id, "heatmap", metric=one.name)
                 return heatmap_of_answer(answer, self.montage_id)
@@ -280,7 +289,7 @@ class Montage:
     def statistics(self, metric: str = "focus_score") -> dict[str, Any]:
         """Return how a number is distributed over the tiles that count: `tiled_server.client.statistics`."""
         one = find_metric(metric)
-        if self._routes.there:
+        if self._has_index:
             answer = dict(self._routes.json("statistics", montage=self.montage_id, metric=one.name))
             if answer["states"]:  # else the index has not come to it yet
                 return answer

@@ -95,7 +95,7 @@ def montage_id_of(catalog: Any, name: str) -> str:
     """
     try:
         start = catalog[name].metadata["start"]
-    except KeyError:
+    except (KeyError, ValueError):  # the standard client takes a name for the beginning of a uid
         return name
     if "montage_id" not in start:
         raise ConfigurationError(f"run {name} is a {start.get('plan_name')}; give a run of a montage")

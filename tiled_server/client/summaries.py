@@ -98,6 +98,11 @@ def summary(montage_id: str, runs: Sequence[Any]) -> Row | None:
     return montage_row(montage_id, rows, dict.fromkeys(COUNTS))  # type: ignore[arg-type]
 
 
+def is_indexed(row: Row) -> bool:
+    """Return whether a row is the index's own; then what the index has of the tiles is not older."""
+    return "words" not in row  # which the index keeps to itself
+
+
 def results_of(runs: Sequence[Any]) -> list[Any]:
     """Return those of a montage's runs that are results of processing."""
     return [run for run in runs if run_row(run.metadata)["role"] == RESULT]

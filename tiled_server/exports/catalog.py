@@ -16,6 +16,7 @@ from devices.tiles import IMAGE_KEY, TILE_COLUMNS, TILE_GROUP
 from plans.judgements import PLAN_NAME, RUN_KEY
 from plans.record import PURPOSES
 from processing.callbacks._frame_file import read_parts
+from processing.frame_list import unlisted
 from tiled_server.client.address import Address, montage_id_of
 from tiled_server.exports.montage import Montage, Mosaic, Run, make_table
 
@@ -106,8 +107,12 @@ class _Files:
                 parts = urlsplit(asset.data_uri)
                 path = Path(unquote(parts.path))
                 if parts.scheme == "file" and self.allowed(path):
-                    return path
+                    return path if self._all_listed(path) else None
         return None
+
+    def _all_listed(self, path: Path) -> bool:
+        """Return whether all files may be read that a list of frames names; a file that is none may."""
+        return path.suffix != ".h5" or self._folders is None or not unlisted(path, self._folders)
 
     def missing(self, run: Run, announced: int) -> list[str]:
         """Return which frames of a run its file does not have, where it is at hand."""

@@ -104,11 +104,10 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """How the process of a job reads the catalog: its address, and one of both secrets."""
+    """How the process of a job reads the catalog: its address, and the key."""
 
     address: str
     api_key: str = field(default="", repr=False)
-    token: str = field(default="", repr=False)
 
 
 class Jobs:

@@ -19,6 +19,7 @@ from processing.callbacks.journal import JournalledRun, find_runs, read_journal
 from tiled_server.exports.montage import Montage, Mosaic, Run, make_table
 
 _RECIPE = "live_mosaic"
+_BLOCK = 5000
 
 
 def from_journal(journal_dir: Path, name: str) -> Montage:
@@ -49,15 +50,15 @@ def from_journal(journal_dir: Path, name: str) -> Montage:
             if record.path is None:
                 continue
             runs.append(read.run(record))
-            verdicts += read.verdicts
+            verdicts.append(read.verdicts)
             frames.append(_columns(record))
             missing += _missing(record, read.announced)
         elif run.start.get("plan_name") == PLAN_NAME:
-            verdicts = _Documents(run).verdicts + verdicts
+            verdicts.insert(0, _Documents(run).verdicts)
     if not runs:
         raise ConfigurationError(f"montage {montage_id} has no frames: none of its runs began to acquire")
     placed, mosaics = _mosaics(own)
-    table = make_table(pd.concat(frames, ignore_index=True), _frame(verdicts), _frame(placed))
+    table = make_table(pd.concat(frames, ignore_index=True), _joined(verdicts), _joined(placed))
     return Montage(montage_id, tuple(runs), table, mosaics, tuple(missing))
 
 
@@ -75,13 +76,36 @@ def _montage_id(found: Sequence[JournalledRun], journal_dir: Path, name: str) ->
     raise ConfigurationError(f"the journal {journal_dir} has no montage {name!r}{hint}")
 
 
+class _Rows:
+    """Rows of a table to be, some at a time as columns: as dictionaries they take many times the memory."""
+
+    def __init__(self) -> None:
+        self._blocks: list[pd.DataFrame] = []
+        self._waiting: list[dict[str, Any]] = []
+
+    def add(self, row: dict[str, Any]) -> None:
+        self._waiting.append(row)
+        if len(self._waiting) == _BLOCK:
+            self._blocks.append(pd.DataFrame(self._waiting))
+            self._waiting = []
+
+    def table(self) -> pd.DataFrame | None:
+        """Return all rows; None where there are none."""
+        return _joined([*self._blocks, pd.DataFrame(self._waiting) if self._waiting else None])
+
+
+def _joined(parts: Sequence[pd.DataFrame | None]) -> pd.DataFrame | None:
+    known = [one for one in parts if one is not None]
+    return pd.concat(known, ignore_index=True) if known else None
+
+
 class _Documents:
-    """What the documents of a run say: settings, verdicts with ``run_uid``, number of frames, stop."""
+    """What the documents of a run say: settings, verdicts, places, number of frames, stop."""
 
     def __init__(self, run: JournalledRun) -> None:
         self.start, self.stop = run.start, {}  # type: tuple[dict[str, Any], dict[str, Any]]
         self.settings: dict[str, Any] = {}
-        self.events: list[dict[str, Any]] = []
+        self._verdicts, self._places = _Rows(), _Rows()
         self.announced = 0
         self.shape: tuple[int, int] = (0, 0)
         streams: dict[str, str] = {}
@@ -111,17 +135,20 @@ class _Documents:
         if stream == "baseline":
             for name, value in data.items():
                 self.settings.setdefault(name, value)
-        elif stream == "alignment" or "qc_state" in data:
-            self.events.append(data)
+        elif "qc_state" in data:
+            self._verdicts.add({"run_uid": data.get(RUN_KEY, self.start["uid"]), **data})
+        elif stream == "alignment" and "position_x_px" in data:
+            self._places.add(data)
 
     @property
-    def verdicts(self) -> list[dict[str, Any]]:
-        """Events of ``qc``, each with the run that it is on."""
-        return [
-            {"run_uid": one.get(RUN_KEY, self.start["uid"]), **one}
-            for one in self.events
-            if "qc_state" in one
-        ]
+    def verdicts(self) -> pd.DataFrame | None:
+        """Events of ``qc``, each with ``run_uid``, the run that it is on; None: there are none."""
+        return self._verdicts.table()
+
+    @property
+    def places(self) -> pd.DataFrame | None:
+        """Events of ``alignment`` of a mosaic; None: there are none."""
+        return self._places.table()
 
     def run(self, record: RunRecord) -> Run:
         """Return the run."""
@@ -159,12 +186,10 @@ def _missing(record: RunRecord, announced: int) -> list[str]:
     ]
 
 
-def _mosaics(own: Sequence[JournalledRun]) -> tuple[list[dict[str, Any]], tuple[Mosaic, ...]]:
+def _mosaics(own: Sequence[JournalledRun]) -> tuple[list[pd.DataFrame | None], tuple[Mosaic, ...]]:
     """Return the alignment of the newest live mosaic of each region, and the mosaics."""
     newest = {int(run.start.get("roi", 0)): run for run in own if run.start.get("plan_name") == _RECIPE}
-    placed: list[dict[str, Any]] = []
-    for run in newest.values():
-        placed += [one for one in _Documents(run).events if "position_x_px" in one]
+    placed = [_Documents(run).places for run in newest.values()]
     mosaics = []
     for roi, run in sorted(newest.items()):
         folder, solution = (Path(str(run.start.get(name) or "/none")) for name in ("mosaic", "solution"))
@@ -178,7 +203,3 @@ def _mosaics(own: Sequence[JournalledRun]) -> tuple[list[dict[str, Any]], tuple[
             )
         )
     return placed, tuple(mosaics)
-
-
-def _frame(events: Sequence[dict[str, Any]]) -> pd.DataFrame | None:
-    return pd.DataFrame(list(events)) if events else None

@@ -18,7 +18,9 @@ from fastapi.responses import FileResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from tiled.server.authentication import check_scopes, get_api_key, get_current_principal, oauth2_scheme
+from tiled.server.connection_pool import get_database_session_factory
 
+from tiled_server.access.job_keys import job_key
 from tiled_server.exports.jobs import Access, Job, Jobs, Refused
 from tiled_server.exports.options import ExportOptions, Format
 
@@ -45,21 +47,23 @@ class Caller:
         principal: Annotated[Any, Depends(get_current_principal)],
         api_key: Annotated[Any, Depends(get_api_key)],
         token: Annotated[Any, Depends(oauth2_scheme)],
+        sessions: Annotated[Any, Depends(get_database_session_factory)],
         _: Annotated[None, Security(check_scopes, scopes=["read:metadata", "read:data"])],
     ) -> None:
         if not api_key and not token:
             raise HTTPException(401, "exports are for those who say who they are: give an API key or a token")
-        self._request = request
+        self._request, self._principal, self._sessions = request, principal, sessions
         self.api_key, self.token = str(api_key or ""), str(token or "")
         name = "single user" if principal is None else str(principal.uuid)
         # a key may be allowed less than its owner
         self.owner = f"{name} {hashlib.sha256(self.api_key.encode()).hexdigest()}" if api_key else name
 
-    @property
-    def access(self) -> Access:
-        """How a process of this host reads the catalog as the caller."""
+    async def access(self) -> Access:
+        """Return how a process of this host reads the catalog as the caller."""
         host, port = self._request.scope["server"]
-        return Access(f"http://{host}:{port}", self.api_key, "" if self.api_key else self.token)
+        # a token ends before a job that waits begins
+        api_key = self.api_key or await job_key(self._principal, self._sessions)
+        return Access(f"http://{host}:{port}", api_key)
 
     async def sees(self, montage: str) -> bool:
         """Return whether Tiled shows the caller a run of a montage, or the run of this uid."""
@@ -101,7 +105,7 @@ def make_router(jobs: Callable[[], Jobs]) -> APIRouter:
     async def submit(asked: ExportRequest, caller: Known) -> dict[str, Any]:
         if not await caller.sees(asked.montage):
             raise HTTPException(404, f"no montage {asked.montage!r}")
-        order = asked.montage, asked.format, asked.options, caller.access
+        order = asked.montage, asked.format, asked.options, await caller.access()
         try:
             job = await run_in_threadpool(lambda: all_jobs().submit(caller.owner, *order))
         except Refused as error:
@@ -126,7 +130,8 @@ def make_router(jobs: Callable[[], Jobs]) -> APIRouter:
         if job.state != "done":
             raise HTTPException(409, f"the export is {job.state}{f': {job.error}' if job.error else ''}")
         result = all_jobs().result(job)
-        return FileResponse(result, filename=job.file, media_type="application/octet-stream")
+        # of a type that Tiled does not compress: a range is one of the file's own bytes
+        return FileResponse(result, filename=job.file, media_type="binary/octet-stream")
 
     @router.delete("/exports/{job_id}", status_code=204)
     async def delete(job_id: str, caller: Known) -> None:

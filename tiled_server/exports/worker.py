@@ -66,8 +66,7 @@ def run(order: Mapping[str, Any]) -> dict[str, Any]:
     from tiled_server.exports.export import export
 
     to, folder = Format(order["format"]), Path(order["folder"])
-    headers = {"Authorization": f"Bearer {order['token']}"} if order["token"] else None
-    client = from_uri(order["address"], api_key=order["api_key"] or None, headers=headers)
+    client = from_uri(order["address"], api_key=order["api_key"] or None)
     readable = [Path(one) for one in order["readable"]]
     montage = from_client(client, order["montage"], api_key=order["api_key"], readable=readable)
     client.context.close()

@@ -87,6 +87,11 @@ class Indexer:
         """Whether everything that the catalog had at the start, or at `reindex`, is in the index."""
         return self.store.ready and not self._compare and not self._comparing
 
+    @property
+    def overdue_s(self) -> float:
+        """How long ago the run that waits longest was due, s; 0 where none is."""
+        return max(0.0, time.monotonic() - min(self._waiting.values(), default=float("inf")))
+
     def state(self) -> dict[str, Any]:
         """Return how the index stands: ready, complete, runs that wait, and runs that cannot be read."""
         return {
@@ -152,7 +157,8 @@ class Indexer:
         """Read the runs that are due."""
         now = time.monotonic()
         for key in [key for key, due in self._waiting.items() if due <= now]:
-            del self._waiting[key]
+            if self._waiting.pop(key, None) is None:
+                continue  # read while others were: new runs are taken with what is due meanwhile
             if key:
                 await self._try(key)
                 continue

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Select, and_, func, select
+from sqlalchemy import ColumnElement, Select, and_, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tiled_server.index.access import Tags, visible
@@ -50,9 +50,11 @@ class Search:
     qc
         One of `QC_FILTERS`.
     words
-        All of them have to be in sample, title or notes.
+        All of them have to be in sample, title, the run's notes, or notes on the montage.
     sort
         A column of `SORTED`, with ``-`` before it the other way round.
+    noted
+        Ids of montages that have a word elsewhere, by word.
     """
 
     texts: Mapping[str, str]
@@ -61,6 +63,11 @@ class Search:
     qc: str | None = None
     words: str | None = None
     sort: str = "-started"
+    noted: Mapping[str, Collection[str]] = field(default_factory=dict)
+
+    def all_words(self) -> list[str]:
+        """Return each word that is looked for, in lower case."""
+        return (self.words or "").lower().split()
 
 
 async def find_montages(
@@ -230,8 +237,10 @@ def _conditions(search: Search, dialect: str) -> list[ColumnElement[bool]]:
         found += [montages.c.acquired > 0, montages.c.passed == montages.c.acquired]
     elif search.qc is not None:
         found.append(montages.c[_COUNTED[search.qc]] > 0)
-    for word in (search.words or "").lower().split():
-        found.append(montages.c.words.contains(word, autoescape=True))
+    for word in search.all_words():
+        there = montages.c.words.contains(word, autoescape=True)
+        elsewhere = search.noted.get(word)
+        found.append(or_(there, montages.c.montage_id.in_(list(elsewhere))) if elsewhere else there)
     return found
 
 

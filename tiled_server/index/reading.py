@@ -78,7 +78,7 @@ class CatalogReader:
             found = (await session.execute(statement)).all()
             tags = await _tags(session, [node_id for _, node_id, *_ in found])
         return [
-            RunStamp(key, node_id, _stamp(node_id, updated, edits, tags.get(node_id, ())))
+            RunStamp(key, node_id, stamp_of(node_id, updated, edits, tags.get(node_id, ())))
             for key, node_id, updated, edits in found
         ]
 
@@ -102,7 +102,7 @@ class CatalogReader:
                 return None
             node_id, updated, metadata, count = found
             tags = (await _tags(session, [node_id])).get(node_id, ())
-        return FoundRun(key, node_id, _stamp(node_id, updated, count, tags), metadata or {}, tags)
+        return FoundRun(key, node_id, stamp_of(node_id, updated, count, tags), metadata or {}, tags)
 
     async def tile_numbers(self, run: FoundRun, names: Sequence[str]) -> tuple[int, dict[str, Numbers]]:
         """Return how many frames a run has, and columns of what was recorded of them, (tile,) float64.
@@ -229,5 +229,6 @@ async def _tags(session: Any, node_ids: Sequence[int]) -> dict[int, tuple[str, .
     return found
 
 
-def _stamp(node_id: int, updated: Any, edits: int, tags: Sequence[str]) -> str:
+def stamp_of(node_id: int, updated: Any, edits: int, tags: Sequence[str]) -> str:
+    """Return what changes with a run: its node, when that was updated, its edits, its tags."""
     return f"{node_id} {updated} {edits} {','.join(tags)}"

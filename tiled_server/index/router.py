@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Annotated, Any, Final
 
 import orjson
@@ -37,8 +38,12 @@ _AGAIN: Final = {"Retry-After": "2"}
 Caller = Annotated[Tags, Depends(readable_tags)]
 
 
-def make_router(indexer: Indexer) -> APIRouter:
-    """Return the routes over an index."""
+Noted = Callable[[str], Awaitable[Collection[str]]]
+"""Returns the ids of the montages that have a word in a note."""
+
+
+def make_router(indexer: Indexer, noted: Noted | None = None) -> APIRouter:
+    """Return the routes over an index; ``noted`` says where else text is looked for."""
     router = APIRouter(tags=["index"])
     store = indexer.store
 
@@ -68,6 +73,8 @@ def make_router(indexer: Indexer) -> APIRouter:
             given.text("text"),
             given.choice("sort", _both_ways(), "-started") or "",
         )
+        if noted is not None:
+            search = replace(search, noted={word: await noted(word) for word in search.all_words()})
         offset = given.whole("offset", 0, 0, _READ_OFFSET)
         limit = given.whole("limit", 100, 0, _MOST_MONTAGES)
         async with _asking(store) as connection:

@@ -40,6 +40,11 @@ class IndexStore:
         """``postgresql`` or ``sqlite``."""
         return self._engine.dialect.name
 
+    @property
+    def pool(self) -> Any:
+        """The pool of its connections."""
+        return self._engine.sync_engine.pool
+
     async def prepare(self) -> bool:
         """Make the tables where they are missing or of another version; return whether they are new."""
         async with self._engine.begin() as connection:

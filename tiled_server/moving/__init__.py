@@ -1,0 +1,1 @@
+"""Catalogs moved from one database to another, and proven equal."""
