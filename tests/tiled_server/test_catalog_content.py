@@ -48,7 +48,7 @@ def run(server: Server, tmp_path_factory: pytest.TempPathFactory) -> MontageRun:
         journal(name, doc)
         writer(name, doc)
 
-    overview = Overview(server.data / "overviews", emit, reduction=4)
+    overview = Overview(server.data / "content-overviews", emit, reduction=4)
     run = MontageRun(server.data, SHAPE, emit, montage_id="m-content", sample="mouse 7", operator="grace")
     frames = np.random.default_rng(0).integers(0, 65536, (50, *SHAPE), dtype=np.uint16)
     for start in range(0, 50, 7):
@@ -109,7 +109,7 @@ def test_a_montage_and_its_overview_are_found_and_readable(server: Server, run: 
     (derived,) = find_montage(client, "m-content", purpose="processing")
     assert derived.metadata["start"]["input_uids"] == [run.uid]
     picture = derived["overview"]["overview"].read()
-    with h5py.File(next((server.data / "overviews").glob("*.h5"))) as file:
+    with h5py.File(next((server.data / "content-overviews").glob("*.h5"))) as file:
         np.testing.assert_array_equal(picture[0], file["/entry/overview"][:])
     with pytest.raises(ConfigurationError, match="m-none"):
         find_montage(client, "m-none")
