@@ -14,7 +14,7 @@ from ophyd_async.core import Array1D, AsyncStatus, Command, SignalR, StandardRea
 from ophyd_async.core import StandardReadableFormat as Format
 
 from devices._tango.wrapper import InstrumentDevice
-from devices.errors import OperationTimeout
+from devices.errors import Aborted, OperationTimeout
 from devices.sequencer.driver import Table, TileRequest, pack
 
 BUSY = ("RUNNING", "STANDBY")
@@ -73,7 +73,12 @@ class Sequencer(InstrumentDevice, StandardReadable, Movable[Sequence[TileRequest
         async with self._in_order:  # two tables set one after the other reach the server in that order
             ahead = value if isinstance(value, Table) else Table(tuple(value))
             ahead = replace(ahead, follows=max(self._running, default=0))
-            table = int(await self.call("QueueTable", pack(ahead, self.owner_token)))
+            try:
+                table = int(await self.call("QueueTable", pack(ahead, self.owner_token)))
+            except Aborted:
+                if ahead.follows:
+                    await self._ended(ahead.follows)  # why it failed is the error to tell
+                raise
             self._running.add(table)
         try:
             await self._ended(table)

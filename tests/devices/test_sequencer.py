@@ -228,6 +228,26 @@ def test_a_miss_of_the_stage_is_corrected_or_named(
     assert bench.column.beam_blanked
 
 
+def test_a_table_behind_one_that_failed_tells_why_that_failed(
+    bench: Bench, world: World, engine: RunEngine, scope: Devices
+) -> None:
+    inject(world, make_fault("stage_miss", at_exposure=world.exposures(), count=3))
+    path = bench.file()
+    missed = Table(tuple(line(3)), MoveOptions(tolerance_um=0.5, retries=2))
+    failed = bench.sequencer.QueueTable(pack(missed))
+    while bench.sequencer.failed_id < failed:
+        pass
+    scope.sequencer._running.add(failed)  # whoever waits for it has not heard of it yet
+    try:
+        with pytest.raises(FailedStatus) as caught:
+            engine(bps.mv(scope.sequencer, line(2)))
+    finally:
+        scope.sequencer._running.discard(failed)
+        bench.close(path)
+    assert isinstance(caught.value.__cause__, InstrumentFault)
+    assert "missed its target" in str(caught.value.__cause__)
+
+
 def test_pause_holds_before_the_next_tile_and_resume_goes_on(bench: Bench, world: World) -> None:
     path, sequencer = bench.file(), bench.sequencer
     done = sequencer.tiles_done
