@@ -33,9 +33,15 @@ def is_up(uri: str) -> bool:
 
 def connect(uri: str, api_key: str) -> Any:
     """Return a Tiled client."""
-    from tiled.client import from_uri  # takes seconds to import
+    from tiled.client import from_context  # takes seconds to import
+    from tiled.client.context import Context
 
-    return from_uri(uri, api_key=api_key)
+    context, path = Context.from_any_uri(uri, api_key=api_key)
+    try:
+        return from_context(context, node_path_parts=path)
+    except BaseException:
+        context.close()
+        raise
 
 
 def disconnect(client: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,17 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Pydantic serializer warnings"),
 ]
 PATIENCE_S = 120.0
+
+
+@contextmanager
+def _client_of(uri: str) -> Iterator[Any]:
+    from tiled.client import from_uri
+
+    client = from_uri(uri, api_key=KEY)
+    try:
+        yield client
+    finally:
+        client.context.close()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -92,7 +104,6 @@ def test_a_montage_copied_by_mongodb_is_the_same(
 def test_the_runs_are_served_as_databroker_has_them(
     catalogued: Catalogued, server: mongo.MongoServer, tmp_path: Path
 ) -> None:
-    from tiled.client import from_uri
     from tiled.queries import Eq, Key
 
     from tiled_server.databases import make_sqlite
@@ -102,8 +113,10 @@ def test_the_runs_are_served_as_databroker_has_them(
     (settings.folder / "arrays").mkdir(parents=True)
     assert settings.sqlite_path is not None
     make_sqlite(settings.sqlite_path)
-    with opened(settings, make_application(settings)) as client:
-        runs = from_uri(f"{client.uri.rstrip('/')}/mongo", api_key=KEY)
+    with (
+        opened(settings, make_application(settings)) as client,
+        _client_of(f"{client.uri.rstrip('/')}/mongo") as runs,
+    ):
         assert len(client) == 0  # the catalog's own are not mixed with them
         assert set(catalogued.made.uids) < set(runs)
         assert len(runs.search(Key("montage_id") == MONTAGE)) == 3
