@@ -18,6 +18,7 @@ import numpy as np
 from montango.bench._catalog_made import PITCH_UM, Made, tile_numbers, write_frames
 from montango.lab.processes import dies_with_parent
 from processing.callbacks.journal import encode
+from tiled_server.exports.memory import one_arena
 from tiled_server.exports.options import Format
 
 FORMATS: Final = (Format.OME_ZARR, Format.RO_CRATE)
@@ -95,6 +96,8 @@ def _peak_mb() -> float:
 
 
 def _export(folder: Path, montage_id: str, to: Format) -> dict[str, Any]:
+    one_arena()  # as the command and the jobs of a server begin
+
     from tiled_server.exports.export import export
     from tiled_server.exports.journal import from_journal
 

@@ -12,6 +12,7 @@ import typer
 
 from devices.errors import ConfigurationError
 from montango.cli.options import Choice, chosen
+from tiled_server.exports.memory import one_arena
 from tiled_server.exports.options import ExportOptions, Format
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def export(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an earlier export")] = False,
 ) -> None:
     """Export a montage for other programs: whole, or not at all."""
+    one_arena()
     options = ExportOptions(roi=roi, attempts=attempts.value, level=level, allow_missing=allow_missing)
     found = _montage(chosen(context), montage)
 

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from devices.errors import MontangoError
 from tiled_server.exports.jobs import RESULT
+from tiled_server.exports.memory import one_arena
 from tiled_server.exports.options import ExportOptions, Format
 from tiled_server.exports.zip_file import ZipWriter
 
@@ -101,6 +102,7 @@ def _end_with_input() -> None:
 def main() -> int:
     """Take one order, and carry it out."""
     os.nice(_NICE)
+    one_arena()
     order = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_input, daemon=True).start()
     try:
