@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 
     from profiles.simulated.devices import Devices
 
-# how long an example takes says nothing on a machine that runs laboratories beside it
-hypothesis.settings.register_profile("montango", deadline=None)
+# how long an example takes says nothing on a machine that runs laboratories beside it; the same examples
+# each time, so that a change alone decides whether it passes
+hypothesis.settings.register_profile("montango", deadline=None, derandomize=True)
+hypothesis.settings.register_profile("search", deadline=None, max_examples=1000)
 hypothesis.settings.load_profile("montango")
 
 DATA_VARIABLE = "MONTANGO_TEST_DATA"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections import Counter
@@ -19,6 +20,7 @@ from tiled_server.client import Montage, montages
 _NEWEST: Final = 40
 _COMPLETE: Final = 0.8
 """Share of looks that go to a montage that is complete, where there is one."""
+LAST_LOOKS_S: Final = 60.0
 
 
 @dataclass(slots=True)
@@ -56,6 +58,8 @@ def read_montages(
 ) -> None:
     """Search, read tables and frames with one client, until told to end.
 
+    One that is told to end looks once more, and again until it has seen a frame, for at most `LAST_LOOKS_S`.
+
     Parameters
     ----------
     number
@@ -73,7 +77,10 @@ def read_montages(
     """
     chance = random.Random(f"{seed} r{number}")
     reader = _Reader(chance, uri, key)
-    while not ending.wait(chance.uniform(0.0, 2 * pause_s)):
+    give_up = math.inf
+    while time.monotonic() < give_up:
+        if ending.wait(chance.uniform(0.0, 2 * pause_s)) and give_up == math.inf:
+            give_up = time.monotonic() + LAST_LOOKS_S
         began = time.monotonic()
         try:
             reader.once()
@@ -82,9 +89,12 @@ def read_montages(
                 reader.seen.retryable[type(error).__name__] += 1
             else:
                 reader.seen.faults.append(f"reader {number}: {type(error).__name__}: {error}"[:400])
+            time.sleep(pause_s)
         else:
             reader.seen.times.append(time.monotonic())
             reader.seen.took_s.append(time.monotonic() - began)
+            if reader.seen.images and give_up < math.inf:
+                break
     reader.close()
     results.put(reader.seen)
 

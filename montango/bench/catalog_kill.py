@@ -37,7 +37,6 @@ END_TIMEOUT_S = 600.0
 PACE_S = 0.8
 PAUSE_S = 3.0
 UP_S = (2.0, 8.0)
-LOOK_TIMEOUT_S = 60.0
 
 
 @dataclass
@@ -150,8 +149,6 @@ def kill_catalog(
             known = (number, server.uri, KEY, seed, pause_s)
             crowd.append(started(read_montages, *known, stop_reading, results, log=folder / "readers.log"))
         _strike(server, outcome, seconds, random.Random(seed), up_s)
-        # a reader that has recovered has looked once more by then; one that has not is told of
-        stop_reading.wait(min(LOOK_TIMEOUT_S, 4 * pause_s + 5.0))
         stop_reading.set()
         _gather(outcome, crowd, results, readers)
         stop_writing.set()
