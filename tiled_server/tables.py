@@ -9,6 +9,7 @@ this process one writes after the other.
 from __future__ import annotations
 
 import threading
+import weakref
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
 
@@ -74,6 +75,7 @@ def _prepare(storage: Any) -> None:
         write_ahead(path_from_uri(storage.uri))
         event.listen(storage._connection_pool, "connect", _set_patience)
         _prepared.add(id(storage))
+        weakref.finalize(storage, _prepared.discard, id(storage))
 
 
 def _set_patience(connection: Any, _: Any) -> None:

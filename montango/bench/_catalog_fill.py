@@ -23,7 +23,8 @@ from montango.bench._catalog_server import Place, Running, wait_for_index
 from processing.callbacks._catalog_run import connect, disconnect, write_run
 from tiled_server.index.reading import stamp_of
 from tiled_server.index.rows import ByTile, RunTiles, montage_row, run_row
-from tiled_server.index.schema import SCHEMA, montages, runs, tiles
+from tiled_server.index.schema import montages, runs, tiles
+from tiled_server.own_tables import SCHEMA
 
 LARGE: Final = 2772
 """Tiles of the one large montage."""

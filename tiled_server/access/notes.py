@@ -7,11 +7,9 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Column, Double, Index, Integer, MetaData, String, Table, Text, insert, select, text
-from sqlalchemy.schema import CreateSchema
+from sqlalchemy import Column, Double, Index, Integer, MetaData, String, Table, Text, insert, select
 
-from tiled_server.index.schema import SCHEMA
-from tiled_server.index.store import _engine as open_engine
+from tiled_server.own_tables import SCHEMA, KeptTables
 
 LONGEST: Final = 10_000
 _MOST_FOUND: Final = 1000
@@ -32,22 +30,24 @@ notes = Table(
 )
 """A row a note. ``principal`` is Tiled's uuid of the author, ``words`` the text in lower case."""
 
-_KEPT_SQLITE: Final = tuple(
-    f"CREATE TRIGGER IF NOT EXISTS notes_kept_{verb.lower()} BEFORE {verb} ON notes "
-    f"BEGIN SELECT RAISE(ABORT, 'notes are never changed'); END"
-    for verb in ("UPDATE", "DELETE")
-)
-_KEPT_POSTGRESQL: Final = (
-    f"CREATE OR REPLACE FUNCTION {SCHEMA}.notes_kept() RETURNS trigger LANGUAGE plpgsql AS "
-    f"$$ BEGIN RAISE EXCEPTION 'notes are never changed'; END $$",
-    f"CREATE OR REPLACE TRIGGER notes_kept BEFORE UPDATE OR DELETE ON {SCHEMA}.notes "
-    f"FOR EACH ROW EXECUTE FUNCTION {SCHEMA}.notes_kept()",
-)
+_KEPT: Final = {
+    "sqlite": tuple(
+        f"CREATE TRIGGER IF NOT EXISTS notes_kept_{verb.lower()} BEFORE {verb} ON notes "
+        f"BEGIN SELECT RAISE(ABORT, 'notes are never changed'); END"
+        for verb in ("UPDATE", "DELETE")
+    ),
+    "postgresql": (
+        f"CREATE OR REPLACE FUNCTION {SCHEMA}.notes_kept() RETURNS trigger LANGUAGE plpgsql AS "
+        f"$$ BEGIN RAISE EXCEPTION 'notes are never changed'; END $$",
+        f"CREATE OR REPLACE TRIGGER notes_kept BEFORE UPDATE OR DELETE ON {SCHEMA}.notes "
+        f"FOR EACH ROW EXECUTE FUNCTION {SCHEMA}.notes_kept()",
+    ),
+}
 
 Note = dict[str, Any]
 
 
-class Notes:
+class Notes(KeptTables):
     """The notes on all montages.
 
     Parameters
@@ -57,12 +57,10 @@ class Notes:
     """
 
     def __init__(self, uri: str | Path) -> None:
-        self._engine = open_engine(uri)
-        self._ready = False
+        super().__init__(uri, _tables, _KEPT)
 
     async def add(self, montage_id: str, author: str, principal: str | None, words: str) -> Note:
         """Add a note, and return it."""
-        await self._prepare()
         row = {
             "montage_id": montage_id,
             "time": time.time(),
@@ -71,13 +69,12 @@ class Notes:
             "text": words,
             "words": words.lower(),
         }
-        async with self._engine.begin() as connection:
+        async with self.writing() as connection:
             number = await connection.scalar(insert(notes).values(row).returning(notes.c.id))
         return {"id": number, **{name: row[name] for name in ("montage_id", "time", "author", "text")}}
 
     async def of(self, montage_id: str, after: int = 0, limit: int = 1000) -> list[Note]:
         """Return the notes on a montage, oldest first, those after an id."""
-        await self._prepare()
         shown = (notes.c.id, notes.c.montage_id, notes.c.time, notes.c.author, notes.c.text)
         statement = (
             select(*shown)
@@ -85,34 +82,16 @@ class Notes:
             .order_by(notes.c.id)
             .limit(limit)
         )
-        async with self._engine.connect() as connection:
+        async with self.reading() as connection:
             return [dict(one) for one in (await connection.execute(statement)).mappings()]
 
     async def montages_with(self, word: str) -> Collection[str]:
         """Return the montages that have a word in a note, at most those of the newest thousand notes."""
-        await self._prepare()
         statement = (
             select(notes.c.montage_id)
             .where(notes.c.words.contains(word.lower(), autoescape=True))
             .order_by(notes.c.id.desc())
             .limit(_MOST_FOUND)
         )
-        async with self._engine.connect() as connection:
+        async with self.reading() as connection:
             return set((await connection.execute(statement)).scalars())
-
-    async def close(self) -> None:
-        """Close all connections."""
-        await self._engine.dispose()
-
-    async def _prepare(self) -> None:
-        """Make the table where it is missing."""
-        if self._ready:
-            return
-        postgresql = self._engine.dialect.name == "postgresql"
-        async with self._engine.begin() as connection:
-            if postgresql:
-                await connection.execute(CreateSchema(SCHEMA, if_not_exists=True))
-            await connection.run_sync(_tables.create_all)
-            for statement in _KEPT_POSTGRESQL if postgresql else _KEPT_SQLITE:
-                await connection.execute(text(statement))
-        self._ready = True

@@ -23,7 +23,7 @@ from sqlalchemy import (
     and_,
 )
 
-SCHEMA: Final = "montango"
+from tiled_server.own_tables import SCHEMA
 
 Better = Literal["higher", "lower", ""]
 

@@ -6,20 +6,17 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-from sqlalchemy import delete, event, insert, select
-from sqlalchemy.engine import make_url
+from sqlalchemy import delete, insert, select
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.schema import CreateSchema
 
-from tiled_server.index.schema import SCHEMA, VERSION, about, metadata
+from tiled_server.index.schema import VERSION, about, metadata
+from tiled_server.own_tables import SCHEMA, open_engine
 
 _log = logging.getLogger(__name__)
-
-_BUSY_TIMEOUT_S: Final = 30
-_POOL: Final = {"pool_size": 4, "max_overflow": 4, "pool_pre_ping": True}
 
 
 class IndexStore:
@@ -32,7 +29,7 @@ class IndexStore:
     """
 
     def __init__(self, uri: str | Path) -> None:
-        self._engine = _engine(uri)
+        self._engine = open_engine(uri, derived=True)
         self.ready = False
 
     @property
@@ -91,23 +88,3 @@ async def _version(connection: AsyncConnection) -> str | None:
     except DBAPIError:
         return None
     return None if found is None else str(found)
-
-
-def _engine(uri: str | Path) -> AsyncEngine:
-    if isinstance(uri, str):
-        url = make_url(uri).set(drivername="postgresql+asyncpg")
-        return create_async_engine(url, **_POOL)
-    url = make_url("sqlite+aiosqlite://").set(database=str(uri))
-    engine = create_async_engine(
-        url, connect_args={"timeout": _BUSY_TIMEOUT_S}, pool_size=4, max_overflow=4
-    ).execution_options(schema_translate_map={SCHEMA: None})
-    event.listen(engine.sync_engine, "connect", _set_pragmas)
-    return engine
-
-
-def _set_pragmas(connection: Any, _: Any) -> None:
-    """Let readers go on while rows are written; what a power failure takes is made anew from the catalog."""
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA synchronous=NORMAL")
-    cursor.close()

@@ -9,10 +9,10 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import Connection, Table, create_engine, func, insert, inspect, select, text
 
 from tiled_server.access.notes import Notes, notes
-from tiled_server.index.schema import SCHEMA
 from tiled_server.moving.sums import Compared, Sum, row_bytes
 from tiled_server.operations.hook import MARKS_FILE
 from tiled_server.operations.marks import Marks, marks
+from tiled_server.own_tables import SCHEMA
 
 _PAGE: Final = 2_000
 

@@ -13,10 +13,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import Column, Double, Index, Integer, MetaData, String, Table, Text, func, insert, select
-from sqlalchemy.schema import CreateSchema
 
-from tiled_server.index.schema import SCHEMA
-from tiled_server.index.store import _engine as open_engine
+from tiled_server.own_tables import SCHEMA, KeptTables
 
 
 class Mark(StrEnum):
@@ -56,7 +54,7 @@ def is_due(row: Mapping[str, Any], on: date) -> bool:
     return row["mark"] == Mark.UNTIL and date.fromisoformat(str(row["until"])) < on
 
 
-class Marks:
+class Marks(KeptTables):
     """The marks of all montages.
 
     Parameters
@@ -66,14 +64,12 @@ class Marks:
     """
 
     def __init__(self, uri: str | Path) -> None:
-        self._engine = open_engine(uri)
-        self._ready = False
+        super().__init__(uri, _tables)
 
     async def add(
         self, montage_id: str, author: str, principal: str | None, mark: Mark, until: date | None, why: str
     ) -> Row:
         """Add a mark, and return it."""
-        await self._prepare()
         row = {
             "montage_id": montage_id,
             "time": time.time(),
@@ -83,40 +79,24 @@ class Marks:
             "until": None if until is None else until.isoformat(),
             "why": why,
         }
-        async with self._engine.begin() as connection:
+        async with self.writing() as connection:
             made = await connection.execute(insert(marks).values(row))
         (number,) = made.inserted_primary_key or (0,)
         return {name: {**row, "id": number}[name] for name in SHOWN}
 
     async def of(self, montage_id: str) -> list[Row]:
         """Return all marks of a montage, the newest, which holds, first."""
-        await self._prepare()
         statement = self._shown().where(marks.c.montage_id == montage_id).order_by(marks.c.id.desc())
-        async with self._engine.connect() as connection:
+        async with self.reading() as connection:
             return [dict(one) for one in (await connection.execute(statement)).mappings()]
 
     async def holding(self) -> list[Row]:
         """Return the mark that holds of each montage that has one, by the montages' names."""
-        await self._prepare()
         newest = select(func.max(marks.c.id)).group_by(marks.c.montage_id)
         statement = self._shown().where(marks.c.id.in_(newest)).order_by(marks.c.montage_id)
-        async with self._engine.connect() as connection:
+        async with self.reading() as connection:
             return [dict(one) for one in (await connection.execute(statement)).mappings()]
-
-    async def close(self) -> None:
-        """Close all connections."""
-        await self._engine.dispose()
 
     @staticmethod
     def _shown() -> Any:
         return select(*(marks.c[name] for name in SHOWN))
-
-    async def _prepare(self) -> None:
-        """Make the table where it is missing."""
-        if self._ready:
-            return
-        async with self._engine.begin() as connection:
-            if self._engine.dialect.name == "postgresql":
-                await connection.execute(CreateSchema(SCHEMA, if_not_exists=True))
-            await connection.run_sync(_tables.create_all)
-        self._ready = True
