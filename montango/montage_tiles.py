@@ -11,7 +11,7 @@ import numpy as np
 
 from devices.errors import ConfigurationError, MontangoError
 from devices.tiles import IMAGE_DATASET, TILE_GROUP
-from plans.record import PURPOSES, TileRecord, read_runs, tiles_of
+from plans.record import TileRecord, montage_named, read_runs, tiles_of
 from processing.callbacks._frame_file import read_parts
 from processing.callbacks.journal import find_runs
 from processing.references import reference_files
@@ -43,12 +43,7 @@ def read_montage(journal_dir: Path, name: str, calibrations: Path | None = None)
         or a reference that it names cannot be read.
     """
     runs = find_runs(journal_dir)
-    ids = {str(run.start.get("montage_id")) for run in runs if run.start.get("purpose") in PURPOSES}
-    if name not in ids and len(name) >= 8:
-        named = [run.start for run in runs if run.uid.startswith(name)]
-        found = {str(start["montage_id"]) for start in named if "montage_id" in start}
-        if len(found) == 1:
-            (name,) = found
+    name = montage_named(runs, journal_dir, name)
     records = read_runs(journal_dir, name, runs=runs)
     calibration = calibration_of(records[0].start)
     references = {run.uid: reference_files(run.start, calibrations) for run in records}

@@ -30,6 +30,7 @@ _log = logging.getLogger(__name__)
 
 QCState = Literal["pass", "fail", "needs_review", "pending"]
 PURPOSES = ("montage", "survey")
+_SHORT_UID = 8
 """Of runs that acquire the tiles of a montage."""
 
 
@@ -172,6 +173,34 @@ def read_runs(
         known = [str(run.start["montage_id"]) for run in montages if "montage_id" in run.start]
         raise _unknown(journal_dir, montage_id, known)
     return records
+
+
+def montage_named(runs: Sequence[JournalledRun], journal_dir: Path | str, name: str) -> str:
+    """Return the id of a montage among runs of a journal.
+
+    Parameters
+    ----------
+    runs
+        What `find_runs` found.
+    journal_dir
+        Where, for the message.
+    name
+        The id, or the uid of one of its runs, or the first eight or more characters of that.
+
+    Raises
+    ------
+    ConfigurationError
+        There is none; the message names the nearest, or else the newest.
+    """
+    starts = [run.start for run in runs if run.start.get("purpose") in PURPOSES]
+    known = [str(start["montage_id"]) for start in starts if "montage_id" in start]
+    if name not in known and len(name) >= _SHORT_UID:
+        named = {str(one.get("montage_id")) for one in starts if str(one["uid"]).startswith(name)}
+        if len(named) == 1:
+            return named.pop()
+    if name not in known:
+        raise _unknown(journal_dir, name, known)
+    return name
 
 
 @dataclass(frozen=True)

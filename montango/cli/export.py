@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,13 +10,12 @@ import typer
 
 from devices.errors import ConfigurationError
 from montango.cli.options import Choice, chosen
+from montango.cli.progress import Progress
 from tiled_server.exports.memory import one_arena
 from tiled_server.exports.options import ExportOptions, Format
 
 if TYPE_CHECKING:
     from tiled_server.exports.montage import Montage
-
-_EVERY_S = 0.5
 
 
 class Attempts(StrEnum):
@@ -60,8 +57,12 @@ def export(
 
     from tiled_server.exports.export import export as write
 
-    progress = _Shown(to)
-    done = write(found, to, out, options, overwrite=overwrite, report=progress)
+    progress = Progress()
+
+    def report(number: int, of: int, written: int) -> None:
+        progress.show(f"{to.value} {number} of {of}, {written / 1e6:.0f} MB", last=number == of)
+
+    done = write(found, to, out, options, overwrite=overwrite, report=report)
     progress.end()
     for note in done.notes:
         print(note)
@@ -92,21 +93,3 @@ def _montage(choice: Choice, name: str) -> Montage:
     from tiled_server.exports.catalog import from_address
 
     return from_address(f"{info.tiled['uri']}/{name}", info.tiled["api_key"])
-
-
-class _Shown:
-    """Progress on the error output: in place on a terminal, and not at all in a log."""
-
-    def __init__(self, to: Format) -> None:
-        self._name, self._last, self._shown = to.value, 0.0, False
-
-    def __call__(self, done: int, of: int, written: int) -> None:
-        now = time.monotonic()
-        if sys.stderr.isatty() and (done == of or now - self._last >= _EVERY_S):
-            self._last, self._shown = now, True
-            typer.echo(f"\r{self._name} {done} of {of}, {written / 1e6:.0f} MB ", nl=False, err=True)
-
-    def end(self) -> None:
-        """End the line."""
-        if self._shown:
-            typer.echo("", err=True)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,14 +10,14 @@ import typer
 
 from devices.errors import ConfigurationError, MontangoError
 from montango.cli.options import Choice, chosen
-from montango.cli.stitch import _overlap
+from montango.cli.progress import Progress
+from montango.cli.tile_files import Overlap, Pattern, PixelSize, Positions, shares
 
 if TYPE_CHECKING:
     from montango.lab import LabInfo
     from processing.callbacks._catalog_run import RunStore
     from tiled_server.ingest.ingest import Ingested, Target
 
-_EVERY_S = 0.5
 _NAMED = 20
 
 
@@ -42,19 +40,13 @@ def ingest(
     montage_id: Annotated[
         str | None, typer.Option(help="id of the montage; default: one made of the source's name")
     ] = None,
-    positions: Annotated[
-        Path | None, typer.Option(help="CSV or JSON with the places of a folder's tiles")
-    ] = None,
-    pattern: Annotated[
-        str | None, typer.Option(help="how names give row and column, as tile_{row}_{column}")
-    ] = None,
-    overlap: Annotated[
-        str | None, typer.Option(help="of neighbours, of a tile's side: one number, or X,Y")
-    ] = None,
+    positions: Positions = None,
+    pattern: Pattern = None,
+    overlap: Overlap = None,
     section: Annotated[
         int | None, typer.Option(help="only this section of an .mdoc; default: each is a montage")
     ] = None,
-    pixel_size_nm: Annotated[float | None, typer.Option(min=0.0001, help="size of a pixel, nm")] = None,
+    pixel_size_nm: PixelSize = None,
     rotation_deg: Annotated[
         float | None, typer.Option(help="turn from camera to stage axes of an OME-TIFF, deg")
     ] = None,
@@ -67,7 +59,7 @@ def ingest(
     from tiled_server.ingest.ingest import ingest as take
     from tiled_server.ingest.sources import SourceOptions, find_sources
 
-    options = SourceOptions(positions, pattern, _overlap(overlap), section, pixel_size_nm, rotation_deg)
+    options = SourceOptions(positions, pattern, shares(overlap), section, pixel_size_nm, rotation_deg)
     found = [(path, one) for path in paths for one in find_sources(path, options)]
     if montage_id is not None and len(found) > 1:
         names = ", ".join(name for _, (name, _) in found[:3])
@@ -79,10 +71,14 @@ def ingest(
         "instrument": instrument, "title": title, "notes": notes,
     }  # fmt: skip
     target = _target(chosen(context))
-    progress, done, refused = _Shown(), [], []
+    progress, done, refused = Progress(), [], []
+
+    def report(what: str, number: int, of: int) -> None:
+        progress.show(f"{what}: {number} of {of}", last=number == of)
+
     for _, (name, read) in found:
         try:
-            done.append(take(read(), target, facts, montage_id=montage_id, report=progress))
+            done.append(take(read(), target, facts, montage_id=montage_id, report=report))
         except MontangoError as error:
             if len(found) == 1:
                 raise
@@ -144,22 +140,3 @@ def _say(one: Ingested) -> None:
         print(f"  {name} is left out: {reason}")
     if len(one.left_out) > _NAMED:
         print(f"  and {len(one.left_out) - _NAMED} more")
-
-
-class _Shown:
-    """Progress on the error output: in place on a terminal, and not at all in a log."""
-
-    def __init__(self) -> None:
-        self._last, self._shown = 0.0, False
-
-    def __call__(self, what: str, done: int, of: int) -> None:
-        now = time.monotonic()
-        if sys.stderr.isatty() and (done == of or now - self._last >= _EVERY_S):
-            self._last, self._shown = now, True
-            typer.echo(f"\r{what}: {done} of {of} ", nl=False, err=True)
-
-    def end(self) -> None:
-        """End the line."""
-        if self._shown:
-            typer.echo("", err=True)
-            self._shown = False

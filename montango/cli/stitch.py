@@ -13,6 +13,7 @@ import typer
 
 from devices.errors import ConfigurationError
 from montango.cli.options import Choice, chosen
+from montango.cli.tile_files import Overlap, Pattern, PixelSize, Positions, shares
 
 if TYPE_CHECKING:
     from processing.kernels.field import FieldModel
@@ -38,17 +39,11 @@ def stitch(
         ),
     ],
     out: Annotated[Path | None, typer.Option(help="folder for the results; default: NAME-stitched")] = None,
-    positions: Annotated[
-        Path | None, typer.Option(help="CSV or JSON with the places of a folder's tiles")
-    ] = None,
-    pattern: Annotated[
-        str | None, typer.Option(help="how names give row and column, as tile_{row}_{column}")
-    ] = None,
-    overlap: Annotated[
-        str | None, typer.Option(help="of neighbours, of a tile's side: one number, or X,Y")
-    ] = None,
+    positions: Positions = None,
+    pattern: Pattern = None,
+    overlap: Overlap = None,
     section: Annotated[int | None, typer.Option(help="section of an .mdoc with several")] = None,
-    pixel_size_nm: Annotated[float | None, typer.Option(min=0.0001, help="size of a pixel, nm")] = None,
+    pixel_size_nm: PixelSize = None,
     search_px: Annotated[
         float | None, typer.Option(min=1, max=99999, help="how far the first pairs are searched, px")
     ] = None,
@@ -77,9 +72,9 @@ def stitch(
 
     if (dark is None) != (bright is None):
         raise ConfigurationError("--dark and --bright are given together, or neither")
-    shares, known = _overlap(overlap), _field(field)
+    known, overlaps = _field(field), shares(overlap)
     with _workers(dask, workers) as them:
-        tiles = _tiles(chosen(context), source, positions, pattern, shares, pixel_size_nm, section)
+        tiles = _tiles(chosen(context), source, positions, pattern, overlaps, pixel_size_nm, section)
         if dark is not None and bright is not None:
             tiles = tiles.corrected(dark, bright)
         options = OfflineOptions(StitchOptions(first_search_px=search_px, field=known), blending=blend.value)
@@ -194,17 +189,6 @@ def _tiles(
 
     address = f"{info.tiled['uri']}/{source}"
     return read_catalog(address, api_key=info.tiled["api_key"], calibrations=state / "calibrations")
-
-
-def _overlap(text: str | None) -> tuple[float, float] | None:
-    if text is None:
-        return None
-    try:
-        shares = [float(one) for one in text.split(",")]
-        x, y = shares * 2 if len(shares) == 1 else shares
-    except ValueError:
-        raise ConfigurationError(f"--overlap {text} must be one number, or two as 0.1,0.12") from None
-    return x, y
 
 
 def _field(path: Path | None) -> FieldModel | None:

@@ -114,7 +114,7 @@ class FrameFile:
         FrameError
             The file cannot be read.
         """
-        with _explained(self):
+        with explained(self.path):
             if self.path.suffix.lower() in PICTURES:
                 import PIL.Image
 
@@ -133,7 +133,7 @@ class FrameFile:
         FrameError
             The file cannot be read, or is no image.
         """
-        with _explained(self):
+        with explained(self.path):
             image = plain(_read(self, pixels=True))
             if self.dark is None or self.bright is None:
                 return image
@@ -141,14 +141,16 @@ class FrameFile:
 
 
 @contextmanager
-def _explained(frame: FrameFile) -> Iterator[None]:
+def explained(path: Path) -> Iterator[None]:
+    """Raise whatever reading a file raises as a `FrameError` that names the file."""
     try:
         yield
     except FrameError:
         raise
     # readers of broken files raise anything
     except Exception as error:
-        raise FrameError(f"{frame.path} cannot be read: {error or type(error).__name__}") from error
+        reason = getattr(error, "strerror", None) or error or type(error).__name__
+        raise FrameError(f"{path} cannot be read: {reason}") from error
 
 
 def _read(frame: FrameFile, *, pixels: bool) -> npt.NDArray[Any]:

@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from processing.stitching.frame_files import PICTURES, STACKS, TIFFS, FrameError, FrameFile
+from processing.stitching.frame_files import PICTURES, STACKS, TIFFS, FrameError, FrameFile, explained
 
 _KEPT: Final = 8
 _MRC_HEADER: Final = 1024
@@ -51,7 +49,7 @@ def stored(frame: FrameFile) -> Stored:
     FrameError
         The file is not there, is no image, or has no such page.
     """
-    with _explained(frame):
+    with explained(frame.path):
         suffix = frame.path.suffix.lower()
         if suffix in STACKS:
             return _stored_mrc(frame)
@@ -70,7 +68,7 @@ def part(frame: FrameFile, rows: slice = _WHOLE, columns: slice = _WHOLE) -> npt
     FrameError
         It cannot be read.
     """
-    with _explained(frame):
+    with explained(frame.path):
         suffix = frame.path.suffix.lower()
         if suffix in STACKS:
             return _mapped_mrc(frame)[rows, columns]
@@ -79,18 +77,6 @@ def part(frame: FrameFile, rows: slice = _WHOLE, columns: slice = _WHOLE) -> npt
             offset, shape, dtype = place
             return np.memmap(frame.path, dtype, "r", offset, shape)[rows, columns]
         return _decoded(frame, stamp)[rows, columns]
-
-
-@contextmanager
-def _explained(frame: FrameFile) -> Iterator[None]:
-    try:
-        yield
-    except FrameError:
-        raise
-    # readers of broken files raise anything
-    except Exception as error:
-        reason = getattr(error, "strerror", None) or error or type(error).__name__
-        raise FrameError(f"{frame.path} cannot be read: {reason}") from error
 
 
 @functools.lru_cache(maxsize=64)

@@ -60,7 +60,7 @@ def test_into_the_working_directory_by_default(
 
 
 def test_mistakes_are_one_line(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigurationError, match=rf"no montage 'm2026'.* is it {MONTAGE}\?"):
+    with pytest.raises(ConfigurationError, match=f"no montage 'm2026'; .* is '{MONTAGE}'"):
         run("m2026", "--to", "csv", "--out", tmp_path)
     code, _ = run(MONTAGE, "--to", "jpeg", "--out", tmp_path)
     assert code == 2

@@ -155,7 +155,9 @@ def test_a_run_that_goes_on_is_told(made: Made, tmp_path: Path) -> None:
 
 def test_a_montage_is_found_by_its_run_and_the_nearest_is_named(made: Made) -> None:
     assert from_journal(made.journal, made.uids[1][:8]).montage_id == MONTAGE
-    with pytest.raises(ConfigurationError, match=f"no montage 'm20260102-0a1b2d'; is it {MONTAGE}"):
+    with pytest.raises(
+        ConfigurationError, match=f"no montage 'm20260102-0a1b2d'; the nearest is '{MONTAGE}'"
+    ):
         from_journal(made.journal, "m20260102-0a1b2d")
 
 

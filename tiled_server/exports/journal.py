@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import pandas as pd
 from devices.errors import ConfigurationError
 from devices.tiles import IMAGE_KEY, TILE_COLUMNS, TILE_GROUP
 from plans.judgements import PLAN_NAME, RUN_KEY
-from plans.record import PURPOSES, RunRecord
+from plans.record import PURPOSES, RunRecord, montage_named
 from processing.callbacks._frame_file import read_parts
 from processing.callbacks.journal import JournalledRun, find_runs, read_journal
 from tiled_server.exports.montage import Montage, Mosaic, Run, make_table
@@ -40,7 +39,7 @@ def from_journal(journal_dir: Path, name: str) -> Montage:
         A journal is damaged before its last line.
     """
     found = find_runs(journal_dir)
-    montage_id = _montage_id(found, journal_dir, name)
+    montage_id = montage_named(found, journal_dir, name)
     own = [run for run in found if run.start.get("montage_id") == montage_id]
     runs, frames, verdicts, missing = [], [], [], []
     for run in own:
@@ -60,20 +59,6 @@ def from_journal(journal_dir: Path, name: str) -> Montage:
     placed, mosaics = _mosaics(own)
     table = make_table(pd.concat(frames, ignore_index=True), _joined(verdicts), _joined(placed))
     return Montage(montage_id, tuple(runs), table, mosaics, tuple(missing))
-
-
-def _montage_id(found: Sequence[JournalledRun], journal_dir: Path, name: str) -> str:
-    starts = [run.start for run in found if run.start.get("purpose") in PURPOSES]
-    ids = [str(start["montage_id"]) for start in starts if "montage_id" in start]
-    if name in ids:
-        return name
-    if len(name) >= 8:
-        named = {str(start.get("montage_id")) for start in starts if str(start["uid"]).startswith(name)}
-        if len(named) == 1:
-            return named.pop()
-    near = difflib.get_close_matches(name, ids, n=1, cutoff=0.5) or ids[-1:]
-    hint = f"; is it {near[0]}?" if near else ""
-    raise ConfigurationError(f"the journal {journal_dir} has no montage {name!r}{hint}")
 
 
 class _Rows:
