@@ -269,7 +269,11 @@ def test_the_worst_and_their_statistics(client: Any, found: Montage, acquired: A
     table = found.worst(2, by="sharpness")
     assert list(zip(table["row"], table["column"], strict=True)) == [(0, 0), (0, 1)]
     assert table["value"].tolist() == pytest.approx([0.5, 0.51])
-    assert found.worst().empty  # nothing that counts has a fault
+    plain = found.worst(3)  # nothing that counts has a fault
+    assert plain["value"].isna().all()
+    assert plain["focus_score"].tolist() == found.worst(3, by="focus_score")["value"].tolist()
+    with pytest.raises(ConfigurationError, match="n = 0"):
+        found.worst(0)
     with pytest.raises(ConfigurationError, match="neither a small nor a large x_um"):
         found.worst(by="x_um")
     everywhere = worst(client, session="s-42", by="sharpness", n=3)

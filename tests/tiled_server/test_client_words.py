@@ -56,7 +56,7 @@ def test_numbers_of_tiles_have_short_names(given: str, name: str) -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ("zzz", "is no number of a tile"),
+        ("zzz", "is no number of a tile; there are mean_counts"),
         ("sharpnes_", "did you mean 'sharpness'"),
         ("sh", "may be sharpness, shading"),
     ],

@@ -210,8 +210,16 @@ def test_the_worst_are_at_the_bad_end(index: Index) -> None:
     values = [*(value for i, value in enumerate(FOCUS) if i != 5), FOCUS[0], FOCUS[0]]
     assert [row["value"] for row in worst] == sorted(values)[:3]
     faulty = index.ask(queries.worst, Scope(), "severity", 9, None)
-    assert [(row["run_uid"], row["value"], row["faults"]) for row in faulty] == [("c1", 0.01, "blurred")]
-    assert index.ask(queries.worst, Scope(montage_id="m-a"), "severity", 9, None) == []
+    first, *others = faulty
+    assert (first["run_uid"], first["value"], first["faults"]) == ("c1", 0.01, "blurred")
+    # the others have no fault: by focus
+    scores = [row["focus_score"] for row in others]
+    assert len(others) == 8
+    assert scores == sorted(scores)
+    assert {row["value"] for row in others} == {None}
+    of_one = index.ask(queries.worst, Scope(montage_id="m-a"), "severity", 2, None)
+    known = index.ask(queries.worst, Scope(montage_id="m-a"), "focus_score", 2, None)
+    assert [row["tile_index"] for row in of_one] == [row["tile_index"] for row in known]
 
 
 @pytest.mark.parametrize("scope", [Scope("m-a"), Scope(session="s1"), Scope(), Scope("none")])

@@ -279,10 +279,12 @@ class Montage(Annotated):
     def worst(self, n: int = 20, by: str = "severity") -> pd.DataFrame:
         """Return the worst n of the tiles that count, the worst first; ``value`` is what they are ranked by.
 
+        By severity, tiles without a fault follow: those with the lowest focus score first, without a value.
+
         Raises
         ------
         ConfigurationError
-            There is no such number, or neither of its ends is bad.
+            There is no such number, neither of its ends is bad, or n is less than 1.
         """
         return worst_of(self.tiles, find_ranked(by), n)
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from devices.errors import ConfigurationError
 from tiled_server.client.tiles import INDEX_NAMES
-from tiled_server.index.schema import METRICS, Metric
+from tiled_server.index.schema import METRICS, SECOND, SEVERITY, Metric
 
 
 def find_metric(name: str) -> Metric:
@@ -31,7 +31,7 @@ def find_metric(name: str) -> Metric:
         )
     near = difflib.get_close_matches(name, METRICS, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise ConfigurationError(f"{name!r} is no number of a tile{hint} There are: {', '.join(METRICS)}")
+    raise ConfigurationError(f"{name!r} is no number of a tile{hint}; there are {', '.join(METRICS)}")
 
 
 def find_ranked(name: str) -> Metric:
@@ -57,13 +57,24 @@ def values_of(tiles: pd.DataFrame, metric: Metric) -> pd.Series:
 
 
 def worst_of(tiles: pd.DataFrame, metric: Metric, n: int) -> pd.DataFrame:
-    """Return the n worst tiles of those that count and have a value, the worst first, with ``value``."""
+    """Return the n worst tiles of those that count and have a value, the worst first, with ``value``.
+
+    By severity, tiles without a fault come after those with one, by `tiled_server.index.schema.SECOND`.
+    """
+    if n < 1:
+        raise ConfigurationError(f"n = {n} tiles are not 1 or more")
     rows = tiles[tiles["best"]].assign(value=values_of(tiles, metric))
-    rows = rows[rows["value"].notna()]
-    rows = rows.sort_values(
-        ["value", "run_uid", "tile_index"], ascending=[metric.better == "higher", True, True], kind="stable"
-    )
-    return rows.head(n).reset_index(drop=True)
+    found = _ranked(rows[rows["value"].notna()], metric)
+    if metric.name == SEVERITY and len(found) < n:
+        second = METRICS[SECOND]
+        others = rows[rows["value"].isna() & values_of(rows, second).notna()]
+        found = pd.concat([found, _ranked(others, second)])
+    return found.head(n).reset_index(drop=True)
+
+
+def _ranked(rows: pd.DataFrame, metric: Metric) -> pd.DataFrame:
+    order = [INDEX_NAMES.get(metric.name, metric.name), "run_uid", "tile_index"]
+    return rows.sort_values(order, ascending=[metric.better == "higher", True, True], kind="stable")
 
 
 def summed_up(tiles: pd.DataFrame, metric: Metric) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -60,7 +61,8 @@ def tile_text(tile: Mapping[Any, Any]) -> str:
     place = f"row {tile['row']} column {tile['column']}"
     if tile["attempt"]:
         place += f" attempt {tile['attempt']}"
-    return f"{place}\n{tile['faults'] or tile['qc_state']}, {tile['value']:.3g}"
+    value = "" if math.isnan(tile["value"]) else f", {tile['value']:.3g}"
+    return f"{place}\n{tile['faults'] or tile['qc_state']}{value}"
 
 
 def _state(montage: Montage) -> str:

@@ -31,7 +31,8 @@ def worst(
     montage, session
         Look at one montage, or at one session (``data_session``); neither: at all.
     by
-        What they are ranked by: ``severity`` of their faults, or a number with a bad end (``sharpness``).
+        What they are ranked by: ``severity`` of their faults, or a number with a bad end (``sharpness``). By
+        severity, tiles without a fault follow: those with the lowest focus score first, without a value.
     n
         How many, 1 to 1000.
 

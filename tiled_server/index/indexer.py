@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -31,7 +31,7 @@ from tiled_server.index.rows import (
 )
 from tiled_server.index.schema import runs
 from tiled_server.index.store import IndexStore
-from tiled_server.index.writing import delete_run, write_run
+from tiled_server.index.writing import delete_run, mark_unread, write_run
 
 _log = logging.getLogger(__name__)
 
@@ -242,14 +242,19 @@ class Indexer:
         tiles = await self._tiles(found, row["montage_id"]) if acquires else None
         async with self.store.writing() as connection:
             await write_run(connection, row, tiles)
-        if row["role"] == RESULT and row["recipe"] in (*MOSAICS, *JUDGEMENTS):
+            if _says_of_tiles(row):
+                await mark_unread(connection, row["montage_id"])
+        if _says_of_tiles(row):
             await self._read_inputs(row["montage_id"])
 
     async def _forget(self, key: str) -> None:
         async with self.store.writing() as connection:
-            known = (await connection.execute(select(runs).where(runs.c.uid == key))).mappings().first()
+            found = (await connection.execute(select(runs).where(runs.c.uid == key))).mappings().first()
+            known = None if found is None else dict(found)
             montage_id = await delete_run(connection, key)
-        if known is not None and known["role"] == RESULT and known["recipe"] in (*MOSAICS, *JUDGEMENTS):
+            if known is not None and _says_of_tiles(known):
+                await mark_unread(connection, montage_id)
+        if known is not None and _says_of_tiles(known):
             await self._read_inputs(montage_id)
 
     async def _read_inputs(self, montage_id: str | None) -> None:
@@ -284,6 +289,11 @@ class Indexer:
         if not numbers:  # a file that was moved away leaves the verdicts
             count = max([count, *(index + 1 for index in First(*verdicts))])
         return RunTiles(found.key, montage_id, count, numbers, First(*verdicts), First(*places))
+
+
+def _says_of_tiles(run: Mapping[str, Any]) -> bool:
+    """Return whether what is known of the tiles of other runs comes from a run, too."""
+    return run["role"] == RESULT and run["recipe"] in (*MOSAICS, *JUDGEMENTS)
 
 
 def _words(error: BaseException) -> str:

@@ -11,7 +11,16 @@ from sqlalchemy import ColumnElement, Select, and_, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tiled_server.index.access import Tags, visible
-from tiled_server.index.schema import METRICS, MONTAGE_COLUMNS, TILE_COLUMNS, montages, runs, tiles
+from tiled_server.index.schema import (
+    METRICS,
+    MONTAGE_COLUMNS,
+    SECOND,
+    SEVERITY,
+    TILE_COLUMNS,
+    montages,
+    runs,
+    tiles,
+)
 
 Row = dict[str, Any]
 
@@ -155,12 +164,31 @@ class Scope:
 
 
 async def worst(connection: AsyncConnection, scope: Scope, by: str, count: int, tags: Tags) -> list[Row]:
-    """Return the tiles at the bad end of a metric, the worst first."""
+    """Return the tiles at the bad end of a metric, the worst first.
+
+    By severity, tiles without a fault come after those with one, by `SECOND`, and have no value.
+    """
+    column = tiles.c[by]
+    where = scope.conditions(tags)
+    found = await _ranked(connection, by, [*where, column.is_not(None)], column, count)
+    if by == SEVERITY and len(found) < count:
+        second = [*where, column.is_(None), tiles.c[SECOND].is_not(None)]
+        found += await _ranked(connection, SECOND, second, column, count - len(found))
+    return found
+
+
+async def _ranked(
+    connection: AsyncConnection,
+    by: str,
+    where: Sequence[ColumnElement[bool]],
+    value: ColumnElement[Any],
+    count: int,
+) -> list[Row]:
     column = tiles.c[by]
     order = column.asc() if METRICS[by].better == "higher" else column.desc()
     statement = (
-        select(tiles, column.label("value"))
-        .where(*scope.conditions(tags), column.is_not(None))
+        select(tiles, value.label("value"))
+        .where(*where)
         .order_by(order, tiles.c.run_uid, tiles.c.tile_index)
         .limit(count)
     )

@@ -84,6 +84,10 @@ MEASURES: Final = (
 METRICS: Final[dict[str, Metric]] = {one.name: one for one in (*SCORES, *MEASURES)}
 """Whatever a heatmap or statistics can be made of."""
 
+SEVERITY: Final = "severity"
+SECOND: Final = "focus_score"
+"""What tiles without a fault are ranked by where severity is asked for."""
+
 QC_STATES: Final = ("pass", "fail", "needs_review", "pending")
 MONTAGE_STATES: Final = ("running", "complete", "aborted", "failed")
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 from sqlalchemy import case, delete, func, insert, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from tiled_server.index.rows import Row, RunTiles, montage_row
+from tiled_server.index.rows import ACQUISITION, Row, RunTiles, montage_row
 from tiled_server.index.schema import montage_tags, montages, runs, tiles
 
 KEPT: Final = ("pass", "needs_review")
@@ -47,6 +47,12 @@ async def delete_run(connection: AsyncConnection, uid: str) -> str | None:
     if montage_id is not None:
         await refresh_montage(connection, montage_id)
     return montage_id
+
+
+async def mark_unread(connection: AsyncConnection, montage_id: str | None) -> None:
+    """Let the acquiring runs of a montage be read anew at the next start, unless they are before."""
+    acquiring = (runs.c.montage_id == montage_id) & (runs.c.role == ACQUISITION)
+    await connection.execute(update(runs).where(acquiring).values(stamp=""))
 
 
 async def refresh_montage(connection: AsyncConnection, montage_id: str) -> None:
