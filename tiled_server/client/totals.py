@@ -12,6 +12,7 @@ from tiled_server.client.metrics import find_metric, find_ranked, summed_up, wor
 from tiled_server.client.routes import Routes
 from tiled_server.client.search import montages
 from tiled_server.client.tiles import INDEX_NAMES, read_tiles
+from tiled_server.index.schema import METRICS
 
 
 def worst(
@@ -54,7 +55,9 @@ def worst(
     routes = Routes(client)
     if routes.there:
         answer = routes.json("worst", **scope, by=metric.name, n=n)
-        table = pd.DataFrame(answer["tiles"]).rename(columns=INDEX_NAMES)
+        table = pd.DataFrame(answer["tiles"])
+        table = table.astype({name: float for name in table if name == "value" or name in METRICS})
+        table = table.rename(columns=INDEX_NAMES)
         if "time" in table:
             table["time"] = pd.to_datetime(table["time"].astype(float), unit="s", utc=True)
             table["faults"] = table["faults"].fillna("")
