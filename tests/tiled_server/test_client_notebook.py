@@ -31,6 +31,10 @@ def test_the_tutorial_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert "blurred" in text
     assert "shape=(20, 512, 512)" in text
     assert "live_mosaic" in text
+    assert "20 images, the first: region 0, row 0, column 0" in text
+    assert "same pixels: True" in text
+    solved = next(one for one in outputs if "solved_x_um" in _text(one))
+    assert "NaN" not in _text(solved)  # the mosaic's places are in the table
 
 
 def test_the_notebook_is_kept_without_its_outputs() -> None:
