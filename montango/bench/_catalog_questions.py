@@ -96,6 +96,8 @@ def questions(catalog: Catalog) -> list[Question]:
         ),
         Question("worst 20 of all, by faults", lambda _: ("worst", {}), None, 10),
         Question("statistics of a session", lambda r: ("statistics", of_session(r)), None, 20),
+        Question("map of the stage, a session", lambda r: ("heatmap", of_session(r)), 300, 20),
+        Question("map of the stage, all tiles", lambda _: ("heatmap", {}), None, 5),
         Question(
             f"table of {LARGE} tiles, Arrow",
             lambda _: (f"montages/{large}/tiles", {"format": "arrow"}),

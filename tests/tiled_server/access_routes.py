@@ -179,6 +179,7 @@ _OWN: Final = {
     "GET /files/{file_id}": row("401 403 200 404 200 200 200", "FILE"),
     "HEAD /files/{file_id}": row("401 403 200 404 200 200 200", "FILE"),
     "GET /worst": row(KNOWN),
+    "GET /heatmap": row(KNOWN),
     "GET /statistics": row(KNOWN),
     "GET /index": row(METRICS),
     "POST /index": row(WRITE),

@@ -31,7 +31,7 @@ from tests.tiled_server.montages import (
     frame_of,
     until,
 )
-from tiled_server.client import Montage, montage, montages, routes, statistics, worst
+from tiled_server.client import Montage, montage, montages, routes, stage_map, statistics, worst
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
@@ -178,6 +178,13 @@ def test_the_index_and_the_runs_give_the_same(server: Server, acquired: Acquired
     assert first.keys() == second.keys()
     assert all(first[name] == pytest.approx(second[name]) for name in first)
     ranked = [worst(client, session="s-42", by="sharpness", n=4) for client in (with_index, without)]
+    maps = [stage_map(client, session="s-42", metric="sharp", bins=5) for client in (with_index, without)]
+    for name in ("values", "counts"):
+        pd.testing.assert_frame_equal(getattr(maps[0], name), getattr(maps[1], name))
+    assert maps[0].counts.to_numpy().sum() == 9
+    assert "9 tiles, 5 x 5 squares" in repr(maps[0])
+    assert repr(stage_map(without, session="none")) == "<StageMap of focus_score, dB; no tiles>"
+    assert repr(stage_map(with_index, session="none")) == "<StageMap of focus_score, dB; no tiles>"
     columns = ["montage_id", "row", "column", "attempt", "value", "qc_state"]
     pd.testing.assert_frame_equal(ranked[0][columns], ranked[1][columns], check_dtype=False)
     without.context.close()
@@ -337,6 +344,7 @@ def test_pictures_lie_where_the_stage_was(found: Montage) -> None:
     assert ax.get_xlim() == pytest.approx((0.195, 0.195 + wide), abs=3 * PIXEL_UM)
     assert ax.get_ylim() == pytest.approx((0.195 + wide, 0.195), abs=3 * PIXEL_UM)  # rows go down
     assert len(found.heatmap("sharpness").plot().axes) == 2  # with its scale
+    assert len(stage_map(found.client, montage=found).plot().axes) == 2
     assert len(found.plot_worst(2, by="sharpness").axes) == 2
     overview = found.overview()
     assert overview.shape == pytest.approx(picture.pixels.shape, abs=4)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,87 +13,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from tiled.access_control.access_policies import ALL_ACCESS, NO_ACCESS, DummyAccessPolicy
 from tiled.queries import AccessTagsFilter, FullText
 
+from tests.tiled_server.own_index import FOCUS, Index
 from tests.tiled_server.postgres import Postgres
-from tiled_server.index import queries
+from tiled_server.index import maps, queries
 from tiled_server.index.access import Tags, tags_of
 from tiled_server.index.queries import Scope, Search
-from tiled_server.index.rows import RECORDED, RunTiles, run_row
 from tiled_server.index.schema import METRICS, about
-from tiled_server.index.store import IndexStore
-from tiled_server.index.writing import delete_run, write_run
+from tiled_server.index.writing import delete_run
 
-Answer = TypeVar("Answer")
-RNG = np.random.default_rng(5)
-FOCUS = RNG.normal(-15, 3, 12)
 DAY_S = 86_400.0
-
-
-class Index:
-    """An index in a database; every call has an event loop and connections of its own."""
-
-    def __init__(self, uri: str | Path) -> None:
-        self.uri = uri
-
-    def ask(self, what: Callable[..., Awaitable[Answer]], *given: Any, **named: Any) -> Answer:
-        """Ask one of `queries`."""
-        return self._run(IndexStore.reading, lambda connection: what(connection, *given, **named))
-
-    def write(self, what: Callable[[AsyncConnection], Awaitable[Answer]]) -> Answer:
-        """Write in one transaction."""
-        return self._run(IndexStore.writing, what)
-
-    def prepare(self) -> bool:
-        """Make the tables if they are not there."""
-
-        async def prepare() -> bool:
-            store = IndexStore(self.uri)
-            try:
-                return await store.prepare()
-            finally:
-                await store.close()
-
-        return asyncio.run(prepare())
-
-    def _run(
-        self,
-        opened: Callable[[IndexStore], AbstractAsyncContextManager[AsyncConnection]],
-        what: Callable[[AsyncConnection], Awaitable[Answer]],
-    ) -> Answer:
-        async def run() -> Answer:
-            store = IndexStore(self.uri)
-            try:
-                async with opened(store) as connection:
-                    return await what(connection)
-            finally:
-                await store.close()
-
-        return asyncio.run(run())
-
-    def add(
-        self, uid: str, tiles: list[tuple[int, int, int, str]], *, tags: tuple[str, ...] = (), **start: Any
-    ) -> None:
-        """Write a run with tiles (row, column, attempt, state), each with a focus score by its index."""
-        metadata = {
-            "start": {"uid": uid, **start},
-            "stop": {"time": start["time"] + 60, "exit_status": "success"},
-        }
-        row = {**run_row(metadata), "uid": uid, "node_id": 1, "stamp": "", "tags": list(tags)}
-        numbers = {name: np.zeros(len(tiles)) for name in RECORDED}
-        for position, name in enumerate(("row", "column", "attempt")):
-            numbers[name] = np.array([float(tile[position]) for tile in tiles])
-        verdicts = {
-            index: {
-                "qc_state": state,
-                "faults": '[{"kind": "blurred", "severity": %f}]' % (index / 100)
-                if state == "fail"
-                else "[]",
-                "focus_score": float(FOCUS[index % len(FOCUS)]),
-            }
-            for index, (*_, state) in enumerate(tiles)
-            if state != "pending"
-        }
-        found = RunTiles(uid, str(start["montage_id"]), len(tiles), numbers, verdicts, {})
-        self.write(lambda connection: write_run(connection, row, found))
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
@@ -194,15 +120,15 @@ async def _rows(connection: AsyncConnection, montage_id: str, *, best: bool) -> 
 
 
 def test_a_heatmap_is_the_grid(index: Index) -> None:
-    (region,) = index.ask(queries.heatmap, "m-a", "focus_score", None)
+    (region,) = index.ask(maps.heatmap, "m-a", "focus_score", None)
     expected = FOCUS.copy()
     expected[5] = FOCUS[0]  # of the attempt that counts
     np.testing.assert_allclose(np.array(region["values"], float), expected.reshape(3, 4))
-    (region,) = index.ask(queries.heatmap, "m-c", "focus_score", 0)
+    (region,) = index.ask(maps.heatmap, "m-c", "focus_score", 0)
     assert (region["row0"], region["column0"]) == (3, 5)
     assert region["values"] == [[FOCUS[0], None, None], [None, None, FOCUS[1]]]
-    assert index.ask(queries.heatmap, "m-c", "focus_score", 1) == []
-    assert index.ask(queries.heatmap, "m-b", "focus_score", None)[0]["values"] == [[FOCUS[0], None]]
+    assert index.ask(maps.heatmap, "m-c", "focus_score", 1) == []
+    assert index.ask(maps.heatmap, "m-b", "focus_score", None)[0]["values"] == [[FOCUS[0], None]]
 
 
 def test_the_worst_are_at_the_bad_end(index: Index) -> None:

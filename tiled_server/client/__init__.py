@@ -13,14 +13,17 @@ Examples
 from tiled_server.client._montage import Montage
 from tiled_server.client.runs import find_montage, tile_table
 from tiled_server.client.search import MontageList, montage, montages
-from tiled_server.client.totals import statistics, worst
+from tiled_server.client.stage_maps import StageMap
+from tiled_server.client.totals import stage_map, statistics, worst
 
 __all__ = [
     "Montage",
     "MontageList",
+    "StageMap",
     "find_montage",
     "montage",
     "montages",
+    "stage_map",
     "statistics",
     "tile_table",
     "worst",

@@ -13,6 +13,7 @@ from tiled_server.client.pictures import Picture, eight_bit
 
 if TYPE_CHECKING:
     from tiled_server.client.heatmaps import Heatmap
+    from tiled_server.client.stage_maps import StageMap
 
 
 def draw_picture(
@@ -59,6 +60,22 @@ def draw_heatmap(heatmap: Heatmap, rois: Sequence[int], ax: Any, options: Mappin
         panel.set(xlabel="column", ylabel="row", title=title)
         panel.xaxis.get_major_locator().set_params(integer=True)
         panel.yaxis.get_major_locator().set_params(integer=True)
+    return figure
+
+
+def draw_stage_map(stage_map: StageMap, ax: Any, options: Mapping[str, Any]) -> Any:
+    """Draw means on the stage, axes in um, y down as in a heatmap; return the figure."""
+    figure, ax = _axes(ax, (7.0, 5.5))
+    ax.set(aspect="equal", xlabel="stage x, um", ylabel="stage y, um", title=stage_map.title)
+    if not stage_map.values.size:
+        return figure
+    half = stage_map.bin_um / 2
+    x, y = stage_map.values.columns.to_numpy(float), stage_map.values.index.to_numpy(float)
+    extent = (x[0] - half, x[-1] + half, y[-1] + half, y[0] - half)
+    cmap = plt.get_cmap(options.get("cmap", "viridis")).with_extremes(bad="0.85")
+    values = np.ma.masked_invalid(stage_map.values.to_numpy())
+    shown = ax.imshow(values, extent=extent, **{**options, "cmap": cmap})
+    figure.colorbar(shown, ax=ax, label=stage_map.label)
     return figure
 
 

@@ -1,4 +1,4 @@
-"""The worst tiles, and the statistics of a number, over one montage, a session, or all montages."""
+"""Worst tiles, statistics and stage maps of a number, over one montage, a session, or all montages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from tiled_server.client._montage import Montage
 from tiled_server.client.metrics import find_metric, find_ranked, summed_up, worst_of
 from tiled_server.client.routes import Routes
 from tiled_server.client.search import montages
+from tiled_server.client.stage_maps import StageMap, map_of_answer, map_of_tiles
 from tiled_server.client.tiles import INDEX_NAMES, read_tiles
+from tiled_server.index.maps import BINS, MOST_BINS
 from tiled_server.index.schema import METRICS
 
 
@@ -100,6 +102,43 @@ def statistics(
     if routes.there:
         return dict(routes.json("statistics", **scope, metric=one.name))
     return summed_up(_tiles(client, scope), one)
+
+
+def stage_map(
+    client: Any,
+    *,
+    montage: str | Montage | None = None,
+    session: str | None = None,
+    metric: str = "focus_score",
+    bins: int = BINS,
+) -> StageMap:
+    """Return the mean of a number of the tiles that count, in squares of the stage.
+
+    Parameters
+    ----------
+    client
+        A Tiled client of the catalog.
+    montage, session
+        Look at one montage, or at one session (``data_session``); neither: at all.
+    metric
+        The number.
+    bins
+        Squares along the longer side of what the tiles cover, 1 to 500.
+
+    Raises
+    ------
+    ConfigurationError
+        There is no such number, both a montage and a session are named, or ``bins`` is out of range.
+    """
+    one = find_metric(metric)
+    if not 1 <= bins <= MOST_BINS:
+        raise ConfigurationError(f"bins = {bins} are not 1 to {MOST_BINS}")
+    scope = _scope(montage, session)
+    title = scope["montage"] or scope["session"] or "all montages"
+    routes = Routes(client)
+    if routes.there:
+        return map_of_answer(routes.json("heatmap", **scope, metric=one.name, bins=bins), title)
+    return map_of_tiles(_tiles(client, scope), one, bins, title)
 
 
 def _scope(montage: str | Montage | None, session: str | None) -> dict[str, str | None]:

@@ -120,31 +120,6 @@ def tile_rows(montage_id: str, *, best: bool) -> Select[Any]:
     return statement.order_by(*(one.nulls_last() for one in place), tiles.c.run_uid, tiles.c.tile_index)
 
 
-async def heatmap(connection: AsyncConnection, montage_id: str, metric: str, roi: int | None) -> list[Row]:
-    """Return the values of a metric as matrices, one a region: its best attempts, by row and column."""
-    region = func.coalesce(tiles.c.roi, 0)
-    statement = select(region, tiles.c.row, tiles.c.column, tiles.c[metric]).where(
-        tiles.c.montage_id == montage_id, tiles.c.best, tiles.c.row >= 0, tiles.c.column >= 0
-    )
-    if roi is not None:
-        statement = statement.where(region == roi)
-    cells: dict[int, dict[tuple[int, int], float | None]] = {}
-    for number, row, column, value in await connection.execute(statement):
-        cells.setdefault(number, {})[row, column] = value
-    return [_matrix(number, cells[number]) for number in sorted(cells)]
-
-
-def _matrix(roi: int, cells: Mapping[tuple[int, int], float | None]) -> Row:
-    rows, columns = [row for row, _ in cells], [column for _, column in cells]
-    row0, column0 = min(rows), min(columns)
-    values: list[list[float | None]] = [
-        [None] * (max(columns) - column0 + 1) for _ in range(max(rows) - row0 + 1)
-    ]
-    for (row, column), value in cells.items():
-        values[row - row0][column - column0] = value
-    return {"roi": roi, "row0": row0, "column0": column0, "values": values}
-
-
 @dataclass(frozen=True, slots=True)
 class Scope:
     """Which tiles are meant: those of a montage, of a session, or all that the caller may see."""

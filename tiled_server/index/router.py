@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 from tiled.server.authentication import check_scopes
 
-from tiled_server.index import queries
+from tiled_server.index import maps, queries
 from tiled_server.index.access import Tags, readable_tags
 from tiled_server.index.indexer import Indexer
 from tiled_server.index.parameters import Parameters
@@ -105,8 +105,17 @@ def make_router(indexer: Indexer, noted: Noted | None = None) -> APIRouter:
         roi = given.optional_whole("roi", 0, _LARGEST)
         await known_montage(montage_id, caller)
         async with _asking(store) as connection:
-            regions = await queries.heatmap(connection, montage_id, metric, roi)
+            regions = await maps.heatmap(connection, montage_id, metric, roi)
         return _json({"metric": metric, "unit": METRICS[metric].unit, "regions": regions})
+
+    @router.get("/heatmap", dependencies=ready)
+    async def stage_map(request: Request, caller: Caller) -> Response:
+        given = Parameters(request.query_params, ("montage", "session", "metric", "bins"))
+        metric = given.choice("metric", METRICS, "focus_score") or ""
+        bins = given.whole("bins", maps.BINS, 1, maps.MOST_BINS)
+        async with _asking(store) as connection:
+            found = await maps.stage_map(connection, _scope(given), metric, bins, caller)
+        return _json({"metric": metric, "unit": METRICS[metric].unit, **found})
 
     @router.get("/worst", dependencies=ready)
     async def worst(request: Request, caller: Caller) -> Response:

@@ -1,0 +1,70 @@
+"""Means of a number in squares of the stage, on SQLite and PostgreSQL, against numpy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.tiled_server.own_index import FOCUS, Index
+from tests.tiled_server.postgres import Postgres
+from tiled_server.index.maps import Bins, stage_map
+from tiled_server.index.queries import Scope
+
+PLACES_UM = np.random.default_rng(3).uniform((-40, 5), (60, 30), (40, 2))
+TILES = [(i, 0, 0, "pass") for i in range(40)]
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def index(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Index:
+    """Two montages of a session on one sample, and one that others may not see."""
+    if request.param == "postgresql":
+        postgres: Postgres = request.getfixturevalue("postgres")
+        made = Index(postgres.database("maps"))
+    else:
+        made = Index(tmp_path_factory.mktemp("maps") / "index.db")
+    made.prepare()
+    for number, name in enumerate("ab"):
+        centres = PLACES_UM + 2.5 * number
+        made.add(name, TILES, montage_id=f"m-{name}", time=1.0, data_session="s", centres_um=centres)
+    made.add("c", [(0, 0, 0, "pass")], montage_id="m-c", time=2.0, tags=("p2",), centres_um=np.zeros((1, 2)))
+    return made
+
+
+@pytest.mark.parametrize("bins", [1, 7, 500])
+def test_means_are_those_of_numpy(index: Index, bins: int) -> None:
+    found = index.ask(stage_map, Scope(session="s"), "focus_score", bins, None)
+    places = np.concatenate([PLACES_UM, PLACES_UM + 2.5])
+    scores = np.tile(FOCUS[np.arange(40) % len(FOCUS)], 2)
+    rows, columns = len(found["values"]), len(found["values"][0])
+    assert max(rows, columns) == bins
+    low, size = places.min(0), found["bin_um"]
+    np.testing.assert_allclose([found["x0_um"], found["y0_um"]], low)
+    edges = [low[axis] + size * np.arange(count + 1) for axis, count in ((1, rows), (0, columns))]
+    counts, *_ = np.histogram2d(places[:, 1], places[:, 0], edges)
+    sums, *_ = np.histogram2d(places[:, 1], places[:, 0], edges, weights=scores)
+    assert found["counts"] == counts.astype(int).tolist()
+    assert counts.sum() == 80
+    with np.errstate(invalid="ignore"):
+        np.testing.assert_allclose(np.array(found["values"], float), sums / counts)
+
+
+def test_one_place_is_one_square(index: Index) -> None:
+    found = index.ask(stage_map, Scope(montage_id="m-c"), "focus_score", 64, None)
+    assert (found["values"], found["counts"]) == ([[FOCUS[0]]], [[1]])
+    assert (found["x0_um"], found["y0_um"]) == (0.0, 0.0)
+
+
+def test_only_what_the_caller_may_see_is_in_it(index: Index) -> None:
+    nothing: dict[str, Any] = {"x0_um": None, "y0_um": None, "bin_um": None, "values": [], "counts": []}
+    assert index.ask(stage_map, Scope(montage_id="m-c"), "focus_score", 64, {"p1"}) == nothing
+    assert index.ask(stage_map, Scope(), "focus_score", 8, {"p2"})["counts"] == [[1]]
+    assert index.ask(stage_map, Scope(session="s"), "residual_px", 8, None) == nothing  # no tile has it
+
+
+def test_the_largest_position_is_in_the_last_square() -> None:
+    for count in (1, 3, 64, 500):
+        bins = Bins.over((0.1, -3.0), (0.1 + 7.3, 1.0), count)
+        assert (bins.columns, int(7.3 / bins.size_um)) == (count, count - 1)
+        assert int(4.0 / bins.size_um) == bins.rows - 1
