@@ -50,6 +50,17 @@ def test_means_are_those_of_numpy(index: Index, bins: int) -> None:
         np.testing.assert_allclose(np.array(found["values"], float), sums / counts)
 
 
+def test_squares_are_as_many_as_the_tiles_of_a_grid_fill(index: Index) -> None:
+    whole = index.ask(stage_map, Scope(session="s"), "focus_score", None, None)
+    assert max(len(whole["values"]), len(whole["values"][0])) == 8  # of 80 tiles
+    for rows, columns in ((5, 6), (3, 9), (1, 30), (40, 40)):
+        at = np.array([(7.3 * x, 7.3 * y) for y in range(rows) for x in range(columns)])
+        low, high = at.min(0).tolist(), at.max(0).tolist()
+        bins = Bins.over((low[0], low[1]), (high[0], high[1]), len(at))
+        filled = set(map(tuple, np.floor((at - at.min(0)) / bins.size_um).astype(int).tolist()))
+        assert len(filled) == bins.rows * bins.columns
+
+
 def test_one_place_is_one_square(index: Index) -> None:
     found = index.ask(stage_map, Scope(montage_id="m-c"), "focus_score", 64, None)
     assert (found["values"], found["counts"]) == ([[FOCUS[0]]], [[1]])
@@ -65,6 +76,6 @@ def test_only_what_the_caller_may_see_is_in_it(index: Index) -> None:
 
 def test_the_largest_position_is_in_the_last_square() -> None:
     for count in (1, 3, 64, 500):
-        bins = Bins.over((0.1, -3.0), (0.1 + 7.3, 1.0), count)
+        bins = Bins.over((0.1, -3.0), (0.1 + 7.3, 1.0), 9, count)
         assert (bins.columns, int(7.3 / bins.size_um)) == (count, count - 1)
         assert int(4.0 / bins.size_um) == bins.rows - 1

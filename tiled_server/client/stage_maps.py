@@ -78,7 +78,7 @@ def map_of_answer(answer: Mapping[str, Any], title: str) -> StageMap:
     return _map(str(answer["metric"]), unit, bins, values, np.array(answer["counts"], np.int64), title)
 
 
-def map_of_tiles(tiles: pd.DataFrame, metric: Metric, count: int, title: str) -> StageMap:
+def map_of_tiles(tiles: pd.DataFrame, metric: Metric, count: int | None, title: str) -> StageMap:
     """Return the map of a table of tiles."""
     rows = pd.DataFrame(
         {
@@ -90,7 +90,7 @@ def map_of_tiles(tiles: pd.DataFrame, metric: Metric, count: int, title: str) ->
     if rows.empty:
         return _empty(metric.name, metric.unit, title)
     low, high = (rows[["x", "y"]].agg(how).tolist() for how in ("min", "max"))
-    bins = Bins.over((low[0], low[1]), (high[0], high[1]), count)
+    bins = Bins.over((low[0], low[1]), (high[0], high[1]), len(rows), count)
     at = np.floor((rows["y"].to_numpy() - bins.y0_um) / bins.size_um).astype(int)
     along = np.floor((rows["x"].to_numpy() - bins.x0_um) / bins.size_um).astype(int)
     sums, counts = np.zeros((bins.rows, bins.columns)), np.zeros((bins.rows, bins.columns), np.int64)

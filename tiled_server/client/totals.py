@@ -13,7 +13,7 @@ from tiled_server.client.routes import Routes
 from tiled_server.client.search import montages
 from tiled_server.client.stage_maps import StageMap, map_of_answer, map_of_tiles
 from tiled_server.client.tiles import INDEX_NAMES, read_tiles
-from tiled_server.index.maps import BINS, MOST_BINS
+from tiled_server.index.maps import MOST_BINS
 from tiled_server.index.schema import METRICS
 
 
@@ -110,7 +110,7 @@ def stage_map(
     montage: str | Montage | None = None,
     session: str | None = None,
     metric: str = "focus_score",
-    bins: int = BINS,
+    bins: int | None = None,
 ) -> StageMap:
     """Return the mean of a number of the tiles that count, in squares of the stage.
 
@@ -123,7 +123,8 @@ def stage_map(
     metric
         The number.
     bins
-        Squares along the longer side of what the tiles cover, 1 to 500.
+        Squares along the longer side of what the tiles cover, 1 to 500; None: so few that the tiles of a grid
+        leave no gaps, at most 64.
 
     Raises
     ------
@@ -131,7 +132,7 @@ def stage_map(
         There is no such number, both a montage and a session are named, or ``bins`` is out of range.
     """
     one = find_metric(metric)
-    if not 1 <= bins <= MOST_BINS:
+    if bins is not None and not 1 <= bins <= MOST_BINS:
         raise ConfigurationError(f"bins = {bins} are not 1 to {MOST_BINS}")
     scope = _scope(montage, session)
     title = scope["montage"] or scope["session"] or "all montages"

@@ -5,6 +5,7 @@ Means on the stage are made in the database: only what is shown is fetched.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
@@ -15,7 +16,7 @@ from tiled_server.index.access import Tags
 from tiled_server.index.queries import Row, Scope
 from tiled_server.index.schema import tiles
 
-BINS: Final = 64
+_BINS: Final = 64
 MOST_BINS: Final = 500
 _SLACK: Final = 1e-9
 """Of a bin: by so much the last one is longer, for the largest position to lie in it."""
@@ -67,15 +68,23 @@ class Bins(NamedTuple):
     columns: int
 
     @classmethod
-    def over(cls, low_um: tuple[float, float], high_um: tuple[float, float], count: int) -> Bins:
-        """Return bins from the smallest to the largest (x, y), ``count`` along the longer side."""
+    def over(
+        cls, low_um: tuple[float, float], high_um: tuple[float, float], tiles: int, count: int | None = None
+    ) -> Bins:
+        """Return bins from the smallest to the largest (x, y).
+
+        ``count`` are along the longer side; None: so few that the tiles of a grid leave no gaps, to 64.
+        """
+        count = min(_BINS, math.isqrt(tiles)) if count is None else count
         spans = [high - low for low, high in zip(low_um, high_um, strict=True)]
         size = max(spans) / count * (1 + _SLACK) or 1.0
         columns, rows = (1 + int(span / size) for span in spans)
         return cls(*low_um, size, rows, columns)
 
 
-async def stage_map(connection: AsyncConnection, scope: Scope, metric: str, bins: int, tags: Tags) -> Row:
+async def stage_map(
+    connection: AsyncConnection, scope: Scope, metric: str, bins: int | None, tags: Tags
+) -> Row:
     """Return the mean of a metric in squares of the stage, of the best attempts that have it.
 
     Tiles lie where the centres of their images are.
@@ -89,7 +98,7 @@ async def stage_map(connection: AsyncConnection, scope: Scope, metric: str, bins
     metric
         A column of the tiles.
     bins
-        Squares along the longer side, 1 to `MOST_BINS`.
+        Squares along the longer side, 1 to `MOST_BINS`; None: as `Bins.over` says.
     tags
         Of the caller.
 
@@ -102,11 +111,11 @@ async def stage_map(connection: AsyncConnection, scope: Scope, metric: str, bins
     x, y = (func.coalesce(tiles.c[f"centre_{axis}_um"], tiles.c[f"{axis}_um"]) for axis in "xy")
     value = tiles.c[metric]
     where = [*scope.conditions(tags), value.is_not(None), x.is_not(None), y.is_not(None)]
-    spans = select(func.min(x), func.min(y), func.max(x), func.max(y)).where(*where)
-    x0, y0, x1, y1 = (await connection.execute(spans)).one()
+    spans = select(func.min(x), func.min(y), func.max(x), func.max(y), func.count()).where(*where)
+    x0, y0, x1, y1, count = (await connection.execute(spans)).one()
     if x0 is None:
         return {"x0_um": None, "y0_um": None, "bin_um": None, "values": [], "counts": []}
-    made = Bins.over((x0, y0), (x1, y1), bins)
+    made = Bins.over((x0, y0), (x1, y1), count, bins)
     row, column = (
         _floor((at - low) / made.size_um, connection.dialect.name) for at, low in ((y, y0), (x, x0))
     )

@@ -112,7 +112,7 @@ def make_router(indexer: Indexer, noted: Noted | None = None) -> APIRouter:
     async def stage_map(request: Request, caller: Caller) -> Response:
         given = Parameters(request.query_params, ("montage", "session", "metric", "bins"))
         metric = given.choice("metric", METRICS, "focus_score") or ""
-        bins = given.whole("bins", maps.BINS, 1, maps.MOST_BINS)
+        bins = given.optional_whole("bins", 1, maps.MOST_BINS)
         async with _asking(store) as connection:
             found = await maps.stage_map(connection, _scope(given), metric, bins, caller)
         return _json({"metric": metric, "unit": METRICS[metric].unit, **found})
