@@ -24,6 +24,7 @@ cd "$work/run"
 "$work/venv/bin/python" wheel_contents.py "$work/tree"
 "$work/venv/bin/montango" version
 # not those that only compute: the wheel has the same code, and none of it is compiled there yet
-"$work/venv/bin/python" -m pytest -q -m "not tango and not system and not slow" -p no:cacheprovider \
-  --ignore-glob="*/test_bench_*" --ignore-glob="*/test_*stitch*" \
+"$work/venv/bin/python" -m pytest -q -m "not tango and not system and not slow" -p no:cacheprovider -n 2 --dist loadfile \
+  --ignore-glob="*/test_bench_*" --ignore-glob="*/test_*stitch*" --ignore-glob="*/test_operations_*" \
+  --ignore-glob="*/test_index_*" --ignore-glob="*/test_catalog_killed*" \
   tests/montango tests/tiled_server tests/plans/test_compliance.py tests/sim/test_sim_config.py
