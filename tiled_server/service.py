@@ -95,20 +95,30 @@ def make_application(server: CatalogServer) -> Any:
     catalog.include_routers = [*getattr(catalog, "include_routers", []), *own]
     application = build_app_from_config(config)
     watched = operations.measured(Watched(application, indexer))
+
+    async def close() -> None:
+        await notes.close()
+        await operations.close()
+
     if server.access is None or server.accounts_uri is None:
-        return Guarded(watched, stop=notes.close)
+        return Guarded(watched, stop=close)
     keys = Keys()
     application.dependency_overrides |= overrides(keys)
     application.dependency_overrides[get_current_scopes] = scopes_by(server.access, keys)
-    people = _KeptUp(server.access, server.accounts_uri, TagTable(catalog.context.engine), notes)
-    return Guarded(watched, start=people.start, stop=people.stop)
+    people = _KeptUp(server.access, server.accounts_uri, TagTable(catalog.context.engine))
+
+    async def stop() -> None:
+        await people.stop()
+        await close()
+
+    return Guarded(watched, start=people.start, stop=stop)
 
 
 class _KeptUp:
     """Accounts and tags, as the file of people is."""
 
-    def __init__(self, source: AccessSource, accounts_uri: str, tags: TagTable, notes: Notes) -> None:
-        self._source, self._tags, self._notes = source, tags, notes
+    def __init__(self, source: AccessSource, accounts_uri: str, tags: TagTable) -> None:
+        self._source, self._tags = source, tags
         self._accounts = Accounts(accounts_uri)
 
     async def start(self) -> None:
@@ -118,7 +128,6 @@ class _KeptUp:
     async def stop(self) -> None:
         await self._source.stop()
         await self._accounts.close()
-        await self._notes.close()
 
     async def _take(self, people: People) -> None:
         await self._tags.ensure(self._source.rules.all_tags())

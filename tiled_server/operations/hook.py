@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,7 +10,7 @@ from tiled.server.metrics import monitor_db_pool
 
 from tiled_server.configuration import CatalogServer
 from tiled_server.index.indexer import Indexer
-from tiled_server.index.watch import Application, Message, Receive, Scope, Send
+from tiled_server.index.watch import Application
 from tiled_server.operations import marks_router, metrics
 from tiled_server.operations.marks import Marks
 from tiled_server.operations.stores import Stores
@@ -43,26 +42,12 @@ class Operations:
         ]
 
     def measured(self, application: Application) -> Application:
-        """Return the application, its requests counted; the marks are closed with it."""
-        return _Closing(metrics.Measured(application, self._registry), self._marks)
+        """Return the application, its requests counted."""
+        return metrics.Measured(application, self._registry)
 
-
-class _Closing:
-    def __init__(self, application: Application, marks: Marks) -> None:
-        self._application, self._marks = application, marks
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "lifespan":
-            await self._application(scope, receive, send)
-            return
-
-        async def sent(message: Message) -> None:
-            if message["type"] == "lifespan.shutdown.complete":
-                with suppress(OSError):
-                    await self._marks.close()
-            await send(message)
-
-        await self._application(scope, receive, sent)
+    async def close(self) -> None:
+        """Close the connections of the marks."""
+        await self._marks.close()
 
 
 def _folders(server: CatalogServer) -> dict[str, Path]:
