@@ -13,6 +13,7 @@ from devices.errors import ConfigurationError
 from tiled_server.access.accounts import lab_secret, signing_key
 from tiled_server.access.source import AccessSource
 from tiled_server.databases import checked_uri, tables_uri
+from tiled_server.mimetypes import HDF5, SQL_TABLE
 
 API_KEY_VARIABLE: Final = "TILED_SINGLE_USER_API_KEY"
 READABLE_VARIABLE: Final = "MONTANGO_TILED_READABLE"
@@ -132,8 +133,8 @@ class CatalogServer:
             ],
             "readable_storage": [str(folder) for folder in self.readable],
             "adapters_by_mimetype": {
-                "application/x-hdf5": "tiled_server.frames:FrameFileAdapter",
-                "application/x-tiled-sql-table": "tiled_server.tables:EventTableAdapter",
+                HDF5: "tiled_server.frames:FrameFileAdapter",
+                SQL_TABLE: "tiled_server.tables:EventTableAdapter",
                 "application/x-montango-frame-list": "tiled_server.ingest.adapter:FrameListAdapter",
             },
             # the tables are made before, in this process: Tiled would start another Python for it, with

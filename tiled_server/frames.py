@@ -17,7 +17,7 @@ from tiled.adapters.utils import DataNotReadyError
 from tiled.ndslice import NDBlock, NDSlice
 from tiled.utils import path_from_uri
 
-_READING = threading.Lock()
+READING = threading.Lock()
 """One read at a time: two handles of one growing file in a process give other frames' pixels."""
 _ALL: Final = NDSlice(...)
 
@@ -86,8 +86,8 @@ class FrameArrayAdapter(ArrayAdapter):  # type: ignore[misc]  # Tiled is untyped
         if not isinstance(slice, NDSlice):  # Tiled's Zarr routes give plain slices
             slice = NDSlice(*slice)
         shape, dtype = self._structure.shape, self._structure.data_type.to_numpy_dtype()
-        wanted = _indices(slice, shape)
-        with _READING, h5open(self._path, self._dataset, **self._options) as data:
+        wanted = indices_of(slice, shape)
+        with READING, h5open(self._path, self._dataset, **self._options) as data:
             axes = _matched(shape, data.shape) if data.dtype == dtype else None
             if axes is not None:
                 return _part(data, axes, wanted)
@@ -110,12 +110,12 @@ class StackedArrayAdapter(HDF5ArrayAdapter):  # type: ignore[misc]  # Tiled is u
 
     def read(self, *args: Any, **parameters: Any) -> Any:
         """Return the array or a part of it."""
-        with _READING, dask.config.set(scheduler="synchronous"):
+        with READING, dask.config.set(scheduler="synchronous"):
             return super().read(*args, **parameters)
 
     def read_block(self, *args: Any, **parameters: Any) -> Any:
         """Return a chunk of the array."""
-        with _READING, dask.config.set(scheduler="synchronous"):
+        with READING, dask.config.set(scheduler="synchronous"):
             return super().read_block(*args, **parameters)
 
 
@@ -137,7 +137,7 @@ class FrameFileAdapter(HDF5Adapter):  # type: ignore[misc]  # Tiled is untyped
         return FrameArrayAdapter.from_catalog(data_source, node, dataset=name, **known)
 
 
-def _indices(wanted: NDSlice, shape: Sequence[int]) -> list[int | range]:
+def indices_of(wanted: NDSlice, shape: Sequence[int]) -> list[int | range]:
     """Return the indices asked for along each axis: a number, or a range of them."""
     parts = list(wanted.expand_for_shape(tuple(shape)))
     found: list[int | range] = []

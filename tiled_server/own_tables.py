@@ -70,14 +70,14 @@ class KeptTables:
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
         """Open a connection to ask with."""
-        await self._prepare()
+        await self.prepare()
         async with self._engine.connect() as connection:
             yield connection
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[AsyncConnection]:
         """Open a transaction: all of it is kept, or nothing."""
-        await self._prepare()
+        await self.prepare()
         async with self._engine.begin() as connection:
             yield connection
 
@@ -85,7 +85,8 @@ class KeptTables:
         """Close all connections."""
         await self._engine.dispose()
 
-    async def _prepare(self) -> None:
+    async def prepare(self) -> None:
+        """Make the tables where they are missing; reading and writing do so first."""
         if self._ready:
             return
         dialect = self._engine.dialect.name

@@ -21,8 +21,8 @@ from tiled.storage import EmbeddedSQLStorage
 from tiled.utils import path_from_uri
 
 from tiled_server.databases import BUSY_TIMEOUT_S, write_ahead
+from tiled_server.mimetypes import SQL_TABLE
 
-MIMETYPE: Final = "application/x-tiled-sql-table"
 _TRIES: Final = 5
 
 _WRITING = threading.RLock()
@@ -87,7 +87,7 @@ def _set_patience(connection: Any, _: Any) -> None:
 
 def register() -> None:
     """Let new tables be made by it."""
-    STORAGE_ADAPTERS_BY_MIMETYPE.set(MIMETYPE, lambda: EventTableAdapter)
+    STORAGE_ADAPTERS_BY_MIMETYPE.set(SQL_TABLE, lambda: EventTableAdapter)
 
 
 register()

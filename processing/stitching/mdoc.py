@@ -65,6 +65,14 @@ def sections(text: str) -> list[Section]:
     return found
 
 
+def read_text(path: Path) -> str:
+    """Return the text of an ``.mdoc``. Raises ConfigurationError where it cannot be read."""
+    try:
+        return path.read_text(errors="replace")
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error
+
+
 def read_mdoc(path: Path, *, section: int | None = None, pixel_size_nm: float | None = None) -> TileSet:
     """Return the tiles of a SerialEM montage.
 
@@ -84,10 +92,7 @@ def read_mdoc(path: Path, *, section: int | None = None, pixel_size_nm: float | 
         It is no montage, its images are not there, it has several sections and none is chosen, or there are
         only stage positions and no word on how the images are turned.
     """
-    try:
-        head, *parts = sections(path.read_text(errors="replace"))
-    except OSError as error:
-        raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error
+    head, *parts = sections(read_text(path))
     pieces = [one for one in parts if one.kind in ("ZValue", "Image") and PIECE in one.keys]
     if not pieces:
         images = [one for one in parts if one.kind in ("ZValue", "Image") and STAGE in one.keys]

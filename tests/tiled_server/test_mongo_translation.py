@@ -23,8 +23,9 @@ from tests.tiled_server.montages import event
 
 mongo.needs("mongomock_ng")
 
+from tiled_server.mimetypes import HDF5  # noqa: E402
 from tiled_server.mongo.addresses import checked_mongo, shown_mongo  # noqa: E402
-from tiled_server.mongo.files import HDF5, rows_of  # noqa: E402
+from tiled_server.mongo.files import rows_of  # noqa: E402
 from tiled_server.mongo.handler import FrameHandler, handlers  # noqa: E402
 from tiled_server.mongo.queries import with_tags  # noqa: E402
 from tiled_server.mongo.reading import run_documents, run_uids  # noqa: E402

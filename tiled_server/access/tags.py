@@ -16,7 +16,7 @@ from tiled_server.access.people import bad_tag
 _log = logging.getLogger(__name__)
 
 _PAGE: Final = 500
-_PROPOSAL_KEYS: Final = ("proposal_id", "id", "number", "name")
+PROPOSAL_KEYS: Final = ("proposal_id", "id", "number", "name")
 """Where the id is in a ``proposal`` that is a mapping, as some facilities write it."""
 
 
@@ -53,7 +53,7 @@ def usable(names: Iterable[Any], run: str = "") -> frozenset[str]:
 
 def _proposal(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return next((value[key] for key in _PROPOSAL_KEYS if value.get(key)), None)
+        return next((value[key] for key in PROPOSAL_KEYS if value.get(key)), None)
     return value
 
 

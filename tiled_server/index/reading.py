@@ -18,11 +18,11 @@ from tiled.utils import ensure_awaitable, path_from_uri
 
 from devices.tiles import IMAGE_KEY
 from processing.callbacks._tiles import TILES_STREAM
-from tiled_server.frames import _READING
+from tiled_server.frames import READING
+from tiled_server.mimetypes import HDF5
 
 _EVENTS: Final = "internal"
 """Key of the table of events in a stream, as TiledWriter names it."""
-_HDF5: Final = "application/x-hdf5"
 
 Numbers = npt.NDArray[np.float64]
 
@@ -180,7 +180,7 @@ class CatalogReader:
 
     def _readable(self, array: _Array) -> Path | None:
         """Return the file of an array if it can be read directly, and may be."""
-        if array.mimetype != _HDF5 or {"slice", "squeeze"} & {k for k, v in array.parameters.items() if v}:
+        if array.mimetype != HDF5 or {"slice", "squeeze"} & {k for k, v in array.parameters.items() if v}:
             return None
         path = Path(path_from_uri(array.uri)).resolve()
         folders = [
@@ -201,7 +201,7 @@ def _read_columns(path: Path, wanted: Mapping[str, _Array], count: int) -> dict[
     """Read datasets of one file; a file that is gone has none."""
     swmr = any(bool(one.parameters.get("swmr")) for one in wanted.values())
     try:
-        with _READING, h5py.File(path, "r", libver="latest", swmr=swmr) as file:
+        with READING, h5py.File(path, "r", libver="latest", swmr=swmr) as file:
             return {
                 name: np.asarray(file[_dataset(one)][:count], np.float64).ravel()
                 for name, one in wanted.items()

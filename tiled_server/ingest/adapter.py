@@ -15,7 +15,7 @@ from tiled.utils import path_from_uri
 
 from processing.frame_list import read_frame_list
 from processing.stitching.frame_files import FrameError
-from tiled_server.frames import _indices
+from tiled_server.frames import indices_of
 
 _ALL: Final = NDSlice(...)
 _LOOKED_UP: Final = 500
@@ -70,7 +70,7 @@ class FrameListAdapter(ArrayAdapter):  # type: ignore[misc]  # Tiled is untyped
         if not parameters.get("one_each"):
             return None
         parts = slice if isinstance(slice, tuple) else (slice,)
-        frames = _indices(NDSlice(*parts), structure.shape)[0]
+        frames = indices_of(NDSlice(*parts), structure.shape)[0]
         wanted = [frames] if isinstance(frames, int) else list(frames)
         return [0, *(1 + index for index in wanted)] if len(wanted) <= _LOOKED_UP else None
 
@@ -83,7 +83,7 @@ class FrameListAdapter(ArrayAdapter):  # type: ignore[misc]  # Tiled is untyped
             A file is gone, or is another than was ingested.
         """
         shape = self._structure.shape
-        wanted = _indices(slice, shape)
+        wanted = indices_of(slice, shape)
         frames, one, rows, columns = ([axis] if isinstance(axis, int) else list(axis) for axis in wanted)
         within = [_span(axis) for axis in (wanted[2], wanted[3])]
         dtype = self._structure.data_type.to_numpy_dtype()

@@ -21,6 +21,7 @@ from processing.callbacks._documents import Document
 from processing.callbacks._tiles import TILES_STREAM
 from processing.frame_list import MIMETYPE, FrameList
 from tiled_server.ingest.source import Source, SourceFrame
+from tiled_server.mimetypes import HDF5
 
 RECIPE: Final = "ingest"
 SOURCE_STREAM: Final = "source"
@@ -29,7 +30,6 @@ UNITS: Final = {
 }  # fmt: skip
 _SPECS: Final = [{"name": "EMMontage", "version": "1.0"}]
 _NAMED: Final = 100
-_HDF5: Final = "application/x-hdf5"
 
 
 @dataclass(frozen=True)
@@ -210,7 +210,7 @@ def _tiles(run: Any, listing: FrameList, path: Path) -> Iterator[Document]:
             else {"dataset": f"{TILE_GROUP}/{name}", "swmr": False, "chunk_shape": [512]}
         )
         bundle = run.compose_stream_resource(
-            mimetype=MIMETYPE if image else _HDF5, uri=uri, data_key=name, parameters=parameters
+            mimetype=MIMETYPE if image else HDF5, uri=uri, data_key=name, parameters=parameters
         )
         yield "stream_resource", dict(bundle.stream_resource_doc)
         bundles.append(bundle)

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import blake3
 import numpy as np
 
 from devices.errors import ConfigurationError
 from processing.frame_list import ListedFile
 from processing.stitching.frame_files import FrameError
 from processing.stitching.image_parts import Stored, stored
+from tiled_server.checksums import checksum
 from tiled_server.ingest.source import Source, SourceFrame
 
 _READERS: Final = 4
@@ -118,14 +118,6 @@ def listed(paths: Iterable[Path], known: Mapping[Path, ListedFile], report: Repo
 def _listed(path: Path) -> ListedFile:
     before = path.stat()
     return ListedFile(path, before.st_size, before.st_mtime_ns, checksum(path))
-
-
-def checksum(path: Path) -> str:
-    """Return the BLAKE3 checksum of a file, hexadecimal."""
-    hasher = blake3.blake3()
-    if path.stat().st_size:
-        hasher.update_mmap(path)
-    return str(hasher.hexdigest())
 
 
 def check_readable(paths: Iterable[Path], folders: Sequence[Path]) -> None:

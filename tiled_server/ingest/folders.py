@@ -16,6 +16,7 @@ from tiled_server.ingest.source import (
     SourceFrame,
     centres_um,
     file_frames,
+    number,
     pixel_size_of,
     places_of,
 )
@@ -82,17 +83,10 @@ def _listed(listing: Path) -> dict[str, dict[str, Any]]:
 
 
 def _values(row: Mapping[str, Any]) -> dict[str, float]:
-    found = {name: _number(row[name]) for name in _COLUMNS & row.keys()}
+    found = {name: number(row[name]) for name in _COLUMNS & row.keys()}
     found |= {name: _first(row, names) for name, names in _LISTED.items()}
     return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
 def _first(row: Mapping[str, Any], names: tuple[str, ...]) -> float:
-    return next((_number(row[name]) for name in names if name in row), math.nan)
-
-
-def _number(value: Any) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return math.nan
+    return next((number(row[name]) for name in names if name in row), math.nan)

@@ -20,7 +20,7 @@ from devices.tiles import TILE_COLUMNS
 from processing.stitching.frame_files import FrameFile
 from processing.stitching.solution import Key
 from processing.stitching.sources import ranked
-from tiled_server.ingest.source import Floats, Source, SourceFrame, turned_um
+from tiled_server.ingest.source import Floats, Source, SourceFrame, number, turned_um
 
 SUFFIXES: Final = (".ome.tif", ".ome.tiff")
 _UM: Final = {
@@ -201,9 +201,9 @@ def _values(plane: _Plane, place: Any) -> dict[str, float]:
         found["z_um"] = _um(plane, "PositionZ", plane.plane)
     if "ExposureTime" in plane.plane:
         unit = plane.plane.get("ExposureTimeUnit", "s")
-        found["exposure_time_s"] = _number(plane.plane["ExposureTime"]) * _S.get(unit, 1.0)
+        found["exposure_time_s"] = number(plane.plane["ExposureTime"]) * _S.get(unit, 1.0)
     found["exposure_start_s"] = _unix_s(plane.taken)
-    return found | {name: _number(plane.notes[name]) for name in _COLUMNS & plane.notes.keys()}
+    return found | {name: number(plane.notes[name]) for name in _COLUMNS & plane.notes.keys()}
 
 
 def _unix_s(text: str) -> float:
@@ -222,13 +222,6 @@ def _keys(plane: _Plane) -> dict[str, str]:
 
 def _name(plane: _Plane) -> str:
     return f"{plane.file.name}, page {plane.page}" if plane.page else plane.file.name
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
 
 
 def _tag(element: ElementTree.Element) -> str:

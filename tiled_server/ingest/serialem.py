@@ -16,14 +16,14 @@ from typing import Any, Final
 
 import numpy as np
 
-from devices.errors import ConfigurationError
 from processing.stitching.frame_files import SUFFIXES
-from processing.stitching.mdoc import PIECE, STAGE, TURN, Section, read_mdoc, sections
+from processing.stitching.mdoc import PIECE, STAGE, TURN, Section, read_mdoc, read_text, sections
 from tiled_server.ingest.source import (
     Source,
     SourceFrame,
     centres_um,
     file_frames,
+    number,
     pixel_size_of,
     places_of,
 )
@@ -61,9 +61,9 @@ def mdoc_sections(path: Path) -> list[int]:
         It cannot be read.
     """
     found = set()
-    for one in sections(_text(path)):
+    for one in sections(read_text(path)):
         words = one.keys.get(PIECE, "").split()
-        if len(words) == 3 and math.isfinite(z := _number(words[2])):
+        if len(words) == 3 and math.isfinite(z := number(words[2])):
             found.add(round(z))
     return sorted(found)
 
@@ -86,7 +86,7 @@ def read_serialem(path: Path, *, section: int | None = None, pixel_size_nm: floa
         It is no montage; see `processing.stitching.mdoc.read_mdoc`.
     """
     tiles = read_mdoc(path, section=section, pixel_size_nm=pixel_size_nm)
-    text = _text(path)
+    text = read_text(path)
     head, *parts = sections(text)
     named = {f"{one.kind} {one.name}": one for one in parts}
     pieces = [named[one.name] for one in tiles.tiles]
@@ -121,36 +121,29 @@ def read_serialem(path: Path, *, section: int | None = None, pixel_size_nm: floa
     )
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace")
-    except OSError as error:
-        raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error
-
-
 def _titles(text: str) -> list[str]:
     return [line.strip()[5:-1].strip() for line in text.splitlines() if line.startswith("[T = ")]
 
 
 def _turn(pieces: Sequence[Section]) -> float:
     """Return the turn from camera to stage axes, deg; ``RotationAngle`` is that and 180 deg."""
-    known = [value for one in pieces if math.isfinite(value := _number(one.keys.get(TURN)))]
+    known = [value for one in pieces if math.isfinite(value := number(one.keys.get(TURN)))]
     return known[0] % 360.0 - 180.0 if known else 0.0
 
 
 def _stage(piece: Section, mirror: float) -> tuple[float, float]:
     words = piece.keys.get(STAGE, "").split()
-    x, y = (_number(word) for word in words) if len(words) == 2 else (math.nan, math.nan)
+    x, y = (number(word) for word in words) if len(words) == 2 else (math.nan, math.nan)
     return x, mirror * y
 
 
 def _values(piece: Section, stage: Any, centre: Any) -> dict[str, float]:
     found = {"x_um": float(stage[0]), "y_um": float(stage[1])}
     found |= {"centre_x_um": float(centre[0]), "centre_y_um": float(centre[1])}
-    found |= {column: _number(piece.keys[key]) for key, column in VALUES.items() if key in piece.keys}
+    found |= {column: number(piece.keys[key]) for key, column in VALUES.items() if key in piece.keys}
     shift = piece.keys.get("ImageShift", "").split()
     if len(shift) == 2:
-        found |= {"image_shift_x_um": _number(shift[0]), "image_shift_y_um": _number(shift[1])}
+        found |= {"image_shift_x_um": number(shift[0]), "image_shift_y_um": number(shift[1])}
     if found.get("dose_e_per_a2") == 0.0:  # SerialEM's word for a dose that was not calibrated
         found["dose_e_per_a2"] = math.nan
     if "DateTime" in piece.keys:
@@ -161,7 +154,7 @@ def _values(piece: Section, stage: Any, centre: Any) -> dict[str, float]:
 def _settings(head: Section, pieces: Sequence[Section]) -> dict[str, float]:
     """Return the settings of the first piece, and what only the head has."""
     keys: Mapping[str, str] = {**head.keys, **(pieces[0].keys if pieces else {})}
-    found = {name: _number(keys[key]) for key, name in SETTINGS.items() if key in keys}
+    found = {name: number(keys[key]) for key, name in SETTINGS.items() if key in keys}
     return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
@@ -177,10 +170,3 @@ def unix_s(text: str) -> float:
 
 def _name(path: Path, page: int) -> str:
     return f"{path.name}, image {page}" if page else path.name
-
-
-def _number(text: str | None) -> float:
-    try:
-        return float(text) if text is not None else math.nan
-    except ValueError:
-        return math.nan

@@ -104,6 +104,14 @@ class Source:
         return [time for time in times if math.isfinite(time) and time > 0]
 
 
+def number(value: Any) -> float:
+    """Return what a program wrote as a number; NaN where it is none."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return math.nan
+
+
 def turned_um(places_px: Floats, pixel_size_nm: float, image_rotation_deg: float) -> Floats:
     """Return places on the camera, (n, 2) px, as steps of the stage, um."""
     angle = math.radians(image_rotation_deg)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -12,10 +12,8 @@ import numpy.typing as npt
 
 from processing.frame_list import MIMETYPE as FRAME_LIST
 from processing.frame_list import read_frame_list
-from tiled_server.frames import _READING
-
-HDF5: Final = "application/x-hdf5"
-ZARR: Final = "application/x-zarr"
+from tiled_server.frames import READING
+from tiled_server.mimetypes import HDF5, ZARR
 
 
 def read_rows(
@@ -76,7 +74,7 @@ def read_many(wanted: Sequence[Rows]) -> list[npt.NDArray[np.generic]]:
         else:
             raise ValueError(f"{one.path} is {kind}, which is not known here")
     for (path, swmr), places in files.items():
-        with _READING, h5py.File(path, "r", libver="latest", swmr=swmr) as file:
+        with READING, h5py.File(path, "r", libver="latest", swmr=swmr) as file:
             for at in places:
                 found[at] = _cut(file[_dataset(wanted[at])], wanted[at])
     return [found[at] for at in range(len(wanted))]

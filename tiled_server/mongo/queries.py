@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any, Final
 
-from tiled_server.access.tags import _PROPOSAL_KEYS
+from tiled_server.access.tags import PROPOSAL_KEYS
 
 _NOTHING: Final[dict[str, Any]] = {"$in": [None, "", []]}
 """A field that is not there, or says nothing."""
@@ -16,8 +16,8 @@ def with_tags(tags: Collection[str]) -> dict[str, Any]:
     one_of = {"$in": sorted(tags)}
     unnamed = {"tiled_access_tags": _NOTHING}
     in_mapping: list[dict[str, Any]] = [
-        {f"proposal.{key}": one_of} | {f"proposal.{earlier}": _NOTHING for earlier in _PROPOSAL_KEYS[:at]}
-        for at, key in enumerate(_PROPOSAL_KEYS)
+        {f"proposal.{key}": one_of} | {f"proposal.{earlier}": _NOTHING for earlier in PROPOSAL_KEYS[:at]}
+        for at, key in enumerate(PROPOSAL_KEYS)
     ]
     without = {"proposal": {"$in": [None, "", {}]}, "data_session": one_of}
     return {

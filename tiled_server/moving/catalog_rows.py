@@ -9,8 +9,8 @@ from sqlalchemy import Connection, Integer, Table, delete, func, insert, select,
 from tiled.catalog import orm
 from tiled.catalog.base import Base
 from tiled.graph import orm as graph  # noqa: F401  # its tables belong to the same metadata
-from tiled.mimetypes import TILED_SQL_TABLE_MIMETYPE
 
+from tiled_server.mimetypes import SQL_TABLE
 from tiled_server.moving.sums import Compared, Sum, row_bytes
 
 _PAGE: Final = 2_000
@@ -35,7 +35,7 @@ def table_schemas(connection: Connection) -> dict[str, dict[str, Any]]:
             orm.DataSourceAssetAssociation, orm.DataSourceAssetAssociation.data_source_id == orm.DataSource.id
         )
         .join(orm.Asset, orm.Asset.id == orm.DataSourceAssetAssociation.asset_id)
-        .where(orm.DataSource.mimetype == TILED_SQL_TABLE_MIMETYPE)
+        .where(orm.DataSource.mimetype == SQL_TABLE)
     )
     found: dict[str, dict[str, Any]] = {}
     for parameters, structure, uri in connection.execute(statement):

@@ -13,10 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from processing.callbacks._documents import Document
-from tiled_server.moving.sums import plain, row_bytes
+from tiled_server.moving.sums import TAKEN_OUT, plain, row_bytes
 
-ADDED: Final = ("tiled_access_tags", "tiled_specs")
-"""What TiledWriter takes out of a start document: it says it of the node."""
 _DESCRIBED: Final = ("dtype", "units", "source", "precision", "limits")
 """What is compared of a data key; the rest TiledWriter completes."""
 
@@ -94,7 +92,7 @@ def content_of(
     spans: dict[tuple[str, str], list[tuple[int, int, Callable[[int], Frame]]]] = {}
     for name, doc in documents:
         if name == "start":
-            found.start = plain({key: value for key, value in doc.items() if key not in ADDED})
+            found.start = plain({key: value for key, value in doc.items() if key not in TAKEN_OUT})
         elif name == "stop":
             found.stop = plain(dict(doc)) or None
         elif name == "descriptor":

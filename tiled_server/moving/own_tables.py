@@ -43,7 +43,7 @@ class OwnTables:
         for _, one in self._found:
             keeper = one.kept_by(uri)
             try:
-                await keeper._prepare()
+                await keeper.prepare()
             finally:
                 await keeper.close()
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
+TAKEN_OUT: Final = ("tiled_access_tags", "tiled_specs")
+"""Fields of a start document that Tiled's writer takes out: they become the node's own."""
 _BYTES: Final = 16
 _MODULUS: Final = 1 << (8 * _BYTES)
 

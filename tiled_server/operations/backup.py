@@ -21,14 +21,12 @@ from tiled_server.operations.dumps import Dumped, dump
 from tiled_server.operations.manifest import sync, write_manifest
 from tiled_server.operations.positions import journal_position
 from tiled_server.operations.snapshots import copy_files
-from tiled_server.operations.stores import CATALOG, Stores
+from tiled_server.operations.stores import CATALOG, ENDED, RUNS, Stores
 
 ARRAYS_FILE: Final = "arrays.tar"
 JOURNAL_FILE: Final = "journal.tar"
 SECRET_FILE: Final = "secret"
 """What signs tokens and ids of files: with it they stay what they are."""
-_RUNS: Final = "select count(*) from nodes where parent = 0"
-_ENDED: Final = "select key from nodes where parent = 0 and json_type(metadata, '$.stop') = 'object'"
 
 Say = Callable[[str], object]
 
@@ -153,8 +151,8 @@ def read_runs(path: Path) -> tuple[int, frozenset[str]]:
     """Return how many runs the SQLite file of a catalog has, and the uids of those that have ended."""
     connection = sqlite3.connect(path)
     try:
-        (count,) = connection.execute(_RUNS).fetchone()
-        return int(count), frozenset(key for (key,) in connection.execute(_ENDED))
+        (count,) = connection.execute(RUNS).fetchone()
+        return int(count), frozenset(key for (key,) in connection.execute(ENDED["sqlite"]))
     finally:
         connection.close()
 

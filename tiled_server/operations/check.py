@@ -16,8 +16,8 @@ from sqlalchemy.exc import DBAPIError
 from devices.errors import ConfigurationError, MontangoError
 from devices.tiles import IMAGE_KEY
 from tiled_server.databases import shown
+from tiled_server.mimetypes import SQL_TABLE, ZARR
 from tiled_server.operations.contents import (
-    SQL_TABLE,
     CatalogRun,
     Part,
     Tables,
@@ -26,7 +26,7 @@ from tiled_server.operations.contents import (
 )
 from tiled_server.operations.expected import ExpectedRun, damaged, journalled, same_documents
 from tiled_server.operations.file_records import FileRecords
-from tiled_server.operations.files import ZARR, Files, FileUse, add_use
+from tiled_server.operations.files import Files, FileUse, add_use
 from tiled_server.operations.findings import Report
 from tiled_server.operations.stores import Stores, asking
 

@@ -11,6 +11,8 @@ from typing import Any, Final
 from sqlalchemy import JSON, column, inspect, select, table, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from tiled_server.mimetypes import SQL_TABLE
+
 _BLOCK: Final = 100
 _NODES: Final = table(
     "nodes",
@@ -32,7 +34,6 @@ _STRUCTURES: Final = table("structures", column("id"), column("structure", JSON)
 _LINKS: Final = table("data_source_asset_association", column("data_source_id"), column("asset_id"))
 _ASSETS: Final = table("assets", column("id"), column("data_uri"))
 
-SQL_TABLE: Final = "application/x-tiled-sql-table"
 _SAFE: Final = re.compile(r"[a-z][a-z0-9_]*")
 _OWN: Final = "internal"
 

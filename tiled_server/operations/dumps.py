@@ -19,14 +19,13 @@ from sqlalchemy.engine import make_url
 
 from devices.errors import ConfigurationError, MontangoError
 from tiled_server.databases import CONNECT_TIMEOUT_S, shown
+from tiled_server.operations.stores import ENDED, RUNS
 
 _PLACES: Final = Path("/usr/lib/postgresql")
 _OURS: Final = """
 select count(*) from pg_class join pg_namespace on pg_namespace.oid = relnamespace
 where relkind in ('r', 'p', 'v', 'm', 'S') and nspname !~ '^pg_' and nspname <> 'information_schema'
 """
-_ENDED: Final = "select key from nodes where parent = 0 and jsonb_typeof(metadata->'stop') = 'object'"
-_RUNS: Final = "select count(*) from nodes where parent = 0"
 
 
 def find_program(name: str, places: Path = _PLACES) -> Path:
@@ -109,8 +108,8 @@ async def dump(uris: Mapping[str, str], folder: Path) -> dict[str, Dumped]:
 async def _facts(connection: Any, program: Path) -> Dumped:
     there = await connection.fetchval("select to_regclass('public.nodes') is not null")
     return Dumped(
-        await connection.fetchval(_RUNS) if there else None,
-        frozenset(row[0] for row in await connection.fetch(_ENDED)) if there else frozenset(),
+        await connection.fetchval(RUNS) if there else None,
+        frozenset(row[0] for row in await connection.fetch(ENDED["postgresql"])) if there else frozenset(),
         {
             "postgresql": str(await connection.fetchval("show server_version")),
             "pg_dump": (await _run([str(program), "--version"], {}, "")).strip(),

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from devices.errors import MontangoError
 from processing.callbacks.journal import JournalledRun, find_runs, read_journal
-
-NOT_KEPT: Final = ("tiled_specs", "tiled_access_tags")
-"""Fields of a start document that Tiled's writer takes out: they become the node's own."""
+from tiled_server.moving.sums import TAKEN_OUT, plain
 
 
 @dataclass(slots=True)
@@ -85,16 +82,5 @@ def _written(run: JournalledRun) -> float:
 
 def same_documents(journalled: Mapping[str, Any], kept: Mapping[str, Any]) -> bool:
     """Return whether the catalog has a document as the journal has it, but for what Tiled takes out."""
-    wanted = {key: value for key, value in journalled.items() if key not in NOT_KEPT}
-    return bool(_plain(wanted) == _plain({key: value for key, value in kept.items() if key not in NOT_KEPT}))
-
-
-def _plain(value: Any) -> Any:
-    """Return a value as every store can have it: numbers that JSON lacks are None."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+    wanted = {key: value for key, value in journalled.items() if key not in TAKEN_OUT}
+    return bool(plain(wanted) == plain({key: value for key, value in kept.items() if key not in TAKEN_OUT}))

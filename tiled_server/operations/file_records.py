@@ -15,6 +15,9 @@ from typing import Final, Self
 
 import blake3
 
+from tiled_server.checksums import checksum
+from tiled_server.databases import BUSY_TIMEOUT_S
+
 NAME: Final = "files.db"
 _MAKE: Final = """
 CREATE TABLE IF NOT EXISTS files (
@@ -63,14 +66,14 @@ def state_of(path: Path, *, deep: bool = False) -> FileState:
     """
     if not path.is_dir():
         about = path.stat()
-        return FileState(about.st_size, about.st_mtime_ns, _hash(path) if deep else "")
+        return FileState(about.st_size, about.st_mtime_ns, checksum(path) if deep else "")
     size, newest = 0, 0
     hasher = blake3.blake3()
     for file in files_of(path):
         about = file.stat()
         size, newest = size + about.st_size, max(newest, about.st_mtime_ns)
         if deep:
-            hasher.update(f"{file.relative_to(path)}\0{_hash(file)}\n".encode())
+            hasher.update(f"{file.relative_to(path)}\0{checksum(file)}\n".encode())
     return FileState(size, newest, hasher.hexdigest() if deep else "")
 
 
@@ -80,12 +83,6 @@ def files_of(folder: Path) -> Iterator[Path]:
         folders.sort()
         for name in sorted(names):
             yield Path(base) / name
-
-
-def _hash(path: Path) -> str:
-    hasher = blake3.blake3()
-    hasher.update_mmap(path)
-    return hasher.hexdigest()
 
 
 class FileRecords:
@@ -105,7 +102,7 @@ class FileRecords:
 
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
-            self._connection = sqlite3.connect(self._path, timeout=30.0)
+            self._connection = sqlite3.connect(self._path, timeout=BUSY_TIMEOUT_S)
             self._connection.execute(_MAKE)
         return self._connection
 

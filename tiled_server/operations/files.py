@@ -14,12 +14,11 @@ from devices.tiles import IMAGE_DATASET, TILE_GROUP
 from processing.frame_list import MIMETYPE as LIST
 from processing.frame_list import read_frame_list
 from processing.stored_frames import NUMBERS, stored_frames
+from tiled_server.mimetypes import HDF5, ZARR
 from tiled_server.operations.contents import Part, folder_of
 from tiled_server.operations.file_records import FileRecords, FileState, difference, state_of
 from tiled_server.operations.findings import Report
 
-HDF5: Final = "application/x-hdf5"
-ZARR: Final = "application/x-zarr"
 _FEW: Final = 5
 _NUMBERS: Final = {f"{TILE_GROUP}/{name}" for name in NUMBERS}
 _ERRORS: Final = (OSError, ValueError, RuntimeError, KeyError)

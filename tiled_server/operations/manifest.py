@@ -11,20 +11,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import blake3
-
 from devices.errors import ConfigurationError, MontangoError
+from tiled_server.checksums import checksum
 
 FORMAT: Final = 1
 FACTS: Final = "manifest.json"
 CHECKSUMS: Final = "manifest-blake3.txt"
-
-
-def checksum(path: Path) -> str:
-    """Return the BLAKE3 checksum of a file, in hexadecimal."""
-    hasher = blake3.blake3()
-    hasher.update_mmap(path)
-    return hasher.hexdigest()
 
 
 def write_manifest(folder: Path, facts: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ import tarfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from devices.errors import ConfigurationError, MontangoError
 from tiled_server.configuration import DATABASE_VARIABLE, TABLES_VARIABLE
@@ -18,14 +18,10 @@ from tiled_server.operations.addresses import move, new_addresses
 from tiled_server.operations.backup import ARRAYS_FILE, JOURNAL_FILE, SECRET_FILE
 from tiled_server.operations.manifest import read_manifest, sync
 from tiled_server.operations.positions import to_replay
-from tiled_server.operations.stores import ARRAYS, CATALOG, Stores, asking
+from tiled_server.operations.stores import ARRAYS, CATALOG, ENDED, RUNS, Stores, asking
 from tiled_server.sockets import lock_state
 
 Say = Callable[[str], object]
-_ENDED: Final = {
-    "sqlite": "select key from nodes where parent = 0 and json_type(metadata, '$.stop') = 'object'",
-    "postgresql": "select key from nodes where parent = 0 and jsonb_typeof(metadata->'stop') = 'object'",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,8 +177,8 @@ async def _told(stores: Stores, facts: Mapping[str, Any], moved: int) -> Restore
     from sqlalchemy import text
 
     async with asking(stores.catalog_address) as connection:
-        runs = await connection.scalar(text("select count(*) from nodes where parent = 0"))
-        found = await connection.execute(text(_ENDED[connection.dialect.name]))
+        runs = await connection.scalar(text(RUNS))
+        found = await connection.execute(text(ENDED[connection.dialect.name]))
         ended = set(found.scalars())
     replay, unended = to_replay(stores.journal, ended)
     journal = facts["journal"]

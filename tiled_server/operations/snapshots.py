@@ -6,12 +6,11 @@ import sqlite3
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Final, Self
+from typing import Self
 from urllib.parse import quote
 
 from devices.errors import MontangoError
-
-_BUSY_S: Final = 30.0
+from tiled_server.databases import BUSY_TIMEOUT_S
 
 
 class Snapshot:
@@ -33,7 +32,7 @@ class Snapshot:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._connection = sqlite3.connect(
-            f"file:{quote(str(path))}?mode=ro", uri=True, timeout=_BUSY_S, isolation_level=None
+            f"file:{quote(str(path))}?mode=ro", uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None
         )
         try:
             self._connection.execute("BEGIN")

@@ -14,7 +14,14 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from tiled_server.configuration import DATABASE_VARIABLE, TABLES_VARIABLE
-from tiled_server.databases import checked_uri
+from tiled_server.databases import BUSY_TIMEOUT_S, checked_uri
+
+RUNS: Final = "select count(*) from nodes where parent = 0"
+ENDED: Final = {
+    "sqlite": "select key from nodes where parent = 0 and json_type(metadata, '$.stop') = 'object'",
+    "postgresql": "select key from nodes where parent = 0 and jsonb_typeof(metadata->'stop') = 'object'",
+}
+"""How many runs a catalog has, and the uids of those that have ended, by the kind of its database."""
 
 CATALOG, TABLES, ARRAYS, INDEX = "catalog.db", "tables.db", "arrays", "index.db"
 
@@ -150,14 +157,11 @@ async def asking(
         await engine.dispose()
 
 
-_BUSY_S: Final = 30
-
-
 def _url(address: str | Path, *, writing: bool) -> URL:
     if isinstance(address, str):
         return make_url(address).set(drivername="postgresql+asyncpg")
     mode = "rw" if writing else "ro"
     return make_url("sqlite+aiosqlite://").set(
         database=f"file:{quote(str(address))}",
-        query={"mode": mode, "uri": "true", "timeout": str(_BUSY_S)},
+        query={"mode": mode, "uri": "true", "timeout": str(BUSY_TIMEOUT_S)},
     )
