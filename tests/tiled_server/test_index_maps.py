@@ -39,9 +39,8 @@ def test_means_are_those_of_numpy(index: Index, bins: int) -> None:
     scores = np.tile(FOCUS[np.arange(40) % len(FOCUS)], 2)
     rows, columns = len(found["values"]), len(found["values"][0])
     assert max(rows, columns) == bins
-    low, size = places.min(0), found["bin_um"]
-    np.testing.assert_allclose([found["x0_um"], found["y0_um"]], low)
-    edges = [low[axis] + size * np.arange(count + 1) for axis, count in ((1, rows), (0, columns))]
+    first, size = (found["x0_um"], found["y0_um"]), found["bin_um"]
+    edges = [first[axis] + size * np.arange(count + 1) for axis, count in ((1, rows), (0, columns))]
     counts, *_ = np.histogram2d(places[:, 1], places[:, 0], edges)
     sums, *_ = np.histogram2d(places[:, 1], places[:, 0], edges, weights=scores)
     assert found["counts"] == counts.astype(int).tolist()
@@ -53,18 +52,21 @@ def test_means_are_those_of_numpy(index: Index, bins: int) -> None:
 def test_squares_are_as_many_as_the_tiles_of_a_grid_fill(index: Index) -> None:
     whole = index.ask(stage_map, Scope(session="s"), "focus_score", None, None)
     assert max(len(whole["values"]), len(whole["values"][0])) == 8  # of 80 tiles
-    for rows, columns in ((5, 6), (3, 9), (1, 30), (40, 40)):
-        at = np.array([(7.3 * x, 7.3 * y) for y in range(rows) for x in range(columns)])
-        low, high = at.min(0).tolist(), at.max(0).tolist()
-        bins = Bins.over((low[0], low[1]), (high[0], high[1]), len(at))
-        filled = set(map(tuple, np.floor((at - at.min(0)) / bins.size_um).astype(int).tolist()))
-        assert len(filled) == bins.rows * bins.columns
+    turn = np.array([[1.0, -0.03], [0.03, 1.0]])
+    for rows, columns in ((5, 6), (3, 9), (1, 30), (7, 4), (40, 40)):
+        straight = np.array([(7.3 * x, 7.3 * y) for y in range(rows) for x in range(columns)])
+        for at in (straight, straight @ turn.T if rows < 20 else straight):
+            bins = Bins.over(tuple(at.min(0).tolist()), tuple(at.max(0).tolist()), len(at))
+            filled = np.floor((at - (bins.x0_um, bins.y0_um)) / bins.size_um).astype(int)
+            assert filled.min() == 0
+            assert tuple(1 + filled.max(0)) == (bins.columns, bins.rows)
+            assert len(np.unique(filled, axis=0)) == bins.rows * bins.columns
 
 
 def test_one_place_is_one_square(index: Index) -> None:
     found = index.ask(stage_map, Scope(montage_id="m-c"), "focus_score", 64, None)
     assert (found["values"], found["counts"]) == ([[FOCUS[0]]], [[1]])
-    assert (found["x0_um"], found["y0_um"]) == (0.0, 0.0)
+    assert (found["x0_um"], found["y0_um"], found["bin_um"]) == pytest.approx((-0.5, -0.5, 1.0))
 
 
 def test_only_what_the_caller_may_see_is_in_it(index: Index) -> None:
@@ -74,8 +76,11 @@ def test_only_what_the_caller_may_see_is_in_it(index: Index) -> None:
     assert index.ask(stage_map, Scope(session="s"), "residual_px", 8, None) == nothing  # no tile has it
 
 
-def test_the_largest_position_is_in_the_last_square() -> None:
-    for count in (1, 3, 64, 500):
-        bins = Bins.over((0.1, -3.0), (0.1 + 7.3, 1.0), 9, count)
-        assert (bins.columns, int(7.3 / bins.size_um)) == (count, count - 1)
-        assert int(4.0 / bins.size_um) == bins.rows - 1
+@pytest.mark.parametrize("count", [1, 2, 3, 64, 500])
+def test_every_position_is_in_a_square(count: int) -> None:
+    low, high = np.array([0.1, -3.0]), np.array([7.4, 1.0])
+    bins = Bins.over((0.1, -3.0), (7.4, 1.0), 9, count)
+    assert bins.columns == count
+    first, last = ((at - (bins.x0_um, bins.y0_um)) / bins.size_um for at in (low, high))
+    assert (np.floor(first) == 0).all()
+    assert np.floor(last).tolist() == [bins.columns - 1, bins.rows - 1]

@@ -19,7 +19,7 @@ from tiled_server.index.schema import tiles
 _BINS: Final = 64
 MOST_BINS: Final = 500
 _SLACK: Final = 1e-9
-"""Of a bin: by so much the last one is longer, for the largest position to lie in it."""
+"""Of a square: by so much it is larger, for the outermost positions of a single one to lie in it."""
 
 
 async def heatmap(connection: AsyncConnection, montage_id: str, metric: str, roi: int | None) -> list[Row]:
@@ -54,7 +54,7 @@ class Bins(NamedTuple):
     Attributes
     ----------
     x0_um, y0_um
-        Corner with the smallest coordinates, um.
+        Corner of the first square, um.
     size_um
         Side of a square, um.
     rows, columns
@@ -71,15 +71,21 @@ class Bins(NamedTuple):
     def over(
         cls, low_um: tuple[float, float], high_um: tuple[float, float], tiles: int, count: int | None = None
     ) -> Bins:
-        """Return bins from the smallest to the largest (x, y).
+        """Return squares over all places from the smallest to the largest (x, y).
 
         ``count`` are along the longer side; None: so few that the tiles of a grid leave no gaps, to 64.
         """
         count = min(_BINS, math.isqrt(tiles)) if count is None else count
         spans = [high - low for low, high in zip(low_um, high_um, strict=True)]
-        size = max(spans) / count * (1 + _SLACK) or 1.0
-        columns, rows = (1 + int(span / size) for span in spans)
-        return cls(*low_um, size, rows, columns)
+        size = max(spans) / max(count - 1, 1) or 1.0
+        # the outermost tiles lie half a square from the edge, or near it: a grid may be turned a little
+        columns, rows = (round(span / size) + 1 if count > 1 else 1 for span in spans)
+        size *= 1 + _SLACK
+        x0, y0 = (
+            (low + high - number * size) / 2
+            for low, high, number in zip(low_um, high_um, (columns, rows), strict=True)
+        )
+        return cls(x0, y0, size, rows, columns)
 
 
 async def stage_map(
@@ -117,7 +123,8 @@ async def stage_map(
         return {"x0_um": None, "y0_um": None, "bin_um": None, "values": [], "counts": []}
     made = Bins.over((x0, y0), (x1, y1), count, bins)
     row, column = (
-        _floor((at - low) / made.size_um, connection.dialect.name) for at, low in ((y, y0), (x, x0))
+        _floor((at - low) / made.size_um, connection.dialect.name)
+        for at, low in ((y, made.y0_um), (x, made.x0_um))
     )
     placed = select(row.label("at"), column.label("along"), value.label("value")).where(*where).subquery()
     place = (placed.c["at"], placed.c["along"])
@@ -126,7 +133,7 @@ async def stage_map(
     means = {(at, along): float(mean) for at, along, mean, _ in found}
     counts = {(at, along): number for at, along, _, number in found}
     return {
-        "x0_um": x0, "y0_um": y0, "bin_um": made.size_um,
+        "x0_um": made.x0_um, "y0_um": made.y0_um, "bin_um": made.size_um,
         "values": _matrix(made.rows, made.columns, means),
         "counts": [[one or 0 for one in line] for line in _matrix(made.rows, made.columns, counts)],
     }  # fmt: skip
