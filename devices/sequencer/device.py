@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Annotated as A
 
 import numpy as np
-from bluesky.protocols import Movable, Stoppable
+from bluesky.protocols import Movable, Status, Stoppable
 from ophyd_async.core import Array1D, AsyncStatus, Command, SignalR, StandardReadable
 from ophyd_async.core import StandardReadableFormat as Format
 
@@ -58,11 +58,22 @@ class Sequencer(InstrumentDevice, StandardReadable, Movable[Sequence[TileRequest
         self._running: set[int] = set()
 
     @AsyncStatus.wrap
-    async def set(self, value: Sequence[TileRequest] | Table) -> None:
+    async def set(self, value: Sequence[TileRequest] | Table, behind: Sequence[Status] = ()) -> None:
         """Queue a table and wait until its tiles are exposed.
+
+        Parameters
+        ----------
+        value
+            The tiles.
+        behind
+            What `set` returned for tables before, where this one must not be exposed if one of them has
+            failed. A table that still runs is waited for in any case; one that has failed a moment before,
+            unseen by the caller, is known only if it is given here.
 
         Raises
         ------
+        Aborted
+            A table before it has failed; nothing moves.
         LimitError
             A tile is outside a limit; nothing moves.
         InstrumentFault
@@ -72,6 +83,10 @@ class Sequencer(InstrumentDevice, StandardReadable, Movable[Sequence[TileRequest
         """
         async with self._in_order:  # two tables set one after the other reach the server in that order
             ahead = value if isinstance(value, Table) else Table(tuple(value))
+            # no await from here to the numbers sent: each table before is among those that run, or has ended
+            for status in behind:
+                if status.done and (failure := status.exception()) is not None:
+                    raise Aborted("a table before it has failed; its tiles come first") from failure
             ahead = replace(ahead, follows=max(self._running, default=0))
             try:
                 table = int(await self.call("QueueTable", pack(ahead, self.owner_token)))

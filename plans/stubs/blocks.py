@@ -68,7 +68,8 @@ def submit(run: Acquisition, block: Sequence[Item]) -> Generator[Msg, Any, None]
     if not items:
         return
     table = Table(tuple(requests), run.options_for(items[0].remedy))
-    status = yield Msg("set", run.sequencer, table, group=f"{GROUP}{len(run.exposed)}")
+    behind = tuple(before.status for before in run.queued)
+    status = yield Msg("set", run.sequencer, table, behind=behind, group=f"{GROUP}{len(run.exposed)}")
     run.exposed.extend(items)
     run.queued.append(Queued(status, items))
 

@@ -17,7 +17,7 @@ from bluesky.utils import FailedStatus, Msg
 from ophyd_async.core import SignalR
 
 from devices.column.settings import SETTINGS
-from devices.errors import LimitError
+from devices.errors import Aborted, InstrumentFault, LimitError
 from devices.sequencer.driver import MoveOptions, Table, TileRequest, pack, unpack
 from devices.stage.moves import MoveRequest
 from devices.tiles import SEQUENCER_COLUMNS, TILE_COLUMNS
@@ -222,6 +222,24 @@ def test_expose_without_a_file_says_so(lab: Lab) -> None:
     with pytest.raises(tango.DevFailed) as caught:
         camera.Expose([0.0] * len(SEQUENCER_COLUMNS))
     assert "no file is open" in caught.value.args[0].desc
+
+
+def test_what_is_queued_behind_a_failure_is_not_begun_even_when_that_is_over(
+    lab: Lab, devices: Devices
+) -> None:
+    def table(raster_index: int) -> list[TileRequest]:
+        return [TileRequest(raster_index, 0, 0, 0, 0, 0.0, 0.0, 0.0)]
+
+    async def queue() -> None:
+        first = devices.sequencer.set(table(7))
+        with pytest.raises(InstrumentFault, match="no file is open"):
+            await first
+        behind = devices.sequencer.set(table(8), behind=[first])
+        with pytest.raises(Aborted, match="a table before it has failed"):
+            await behind
+
+    call_in_bluesky_event_loop(queue())
+    assert proxy(lab, "sequencer").current_tile == 7
 
 
 def test_table_round_trip() -> None:

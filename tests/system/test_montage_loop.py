@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
 import bluesky.plan_stubs as bps
@@ -13,7 +13,7 @@ import h5py
 import pytest
 from bluesky.run_engine import RunEngine
 from bluesky.suspenders import SuspendBoolHigh
-from bluesky.utils import FailedStatus
+from bluesky.utils import FailedStatus, Msg
 
 from devices.errors import Aborted, ConfigurationError, InstrumentFault, LimitError
 from plans.control import LocalControl, Progress, Request
@@ -23,6 +23,8 @@ from plans.specs.focus import FocusSpec
 from plans.specs.montage import MontageSpec
 from plans.specs.policy import Rule, RunVerdict, VerdictPolicy
 from plans.specs.roi import Roi
+from plans.stubs.acquisition import Acquisition, Item
+from plans.stubs.blocks import submit, swallow
 from tests.system.montage_bench import Bench, after
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
@@ -160,6 +162,23 @@ def test_damage_of_neighbours_over_rows_is_persistent_and_stops_at_the_end(bench
     assert isinstance(ended.error, Aborted)
     assert ended.verdict["montage_verdict"] == "STOP_NOW"
     assert ended.stop["exit_status"] == "abort"
+
+
+def test_a_block_that_comes_after_a_failure_that_nobody_saw_yet_is_not_exposed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def late(run: Acquisition, block: Sequence[Item]) -> Generator[Msg, Any, None]:
+        """Send a block when the one before has ended, and tell nobody how."""
+        while run.queued and not run.queued[-1].status.done:
+            yield from swallow(0.01)
+        yield from submit(run, block)
+
+    monkeypatch.setattr("plans.stubs.acquire.submit", late)
+    bench.arm("stage_stuck", 6)
+    ended = bench.run(MontageSpec(rows=4, columns=4, **SPEC))
+    assert ended.error is None
+    assert ended.exposures == 16
+    assert ended.tiles() == Counter((0, row, column, 0) for row in range(4) for column in range(4))
 
 
 def test_stuck_stage_is_stopped_and_moved_again_but_not_for_ever(bench: Bench) -> None:
