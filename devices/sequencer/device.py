@@ -88,17 +88,22 @@ class Sequencer(InstrumentDevice, StandardReadable, Movable[Sequence[TileRequest
                 if status.done and (failure := status.exception()) is not None:
                     raise Aborted("a table before it has failed; its tiles come first") from failure
             ahead = replace(ahead, follows=max(self._running, default=0))
-            try:
-                table = int(await self.call("QueueTable", pack(ahead, self.owner_token)))
-            except Aborted:
-                if ahead.follows:
-                    await self._ended(ahead.follows)  # why it failed is the error to tell
-                raise
+            table = await self._queue(ahead)
             self._running.add(table)
         try:
             await self._ended(table)
         finally:
             self._running.discard(table)
+
+    async def _queue(self, table: Table) -> int:
+        """Send a table and return its id; where it follows one that has failed, say why that has."""
+        try:
+            return int(await self.call("QueueTable", pack(table, self.owner_token)))
+        except Aborted as error:
+            refused = error
+        if table.follows:  # not within `except`: the failure did not come of the refusal, but the other way
+            await self._ended(table.follows)
+        raise refused
 
     async def _ended(self, table: int) -> None:
         done = -1

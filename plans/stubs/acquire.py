@@ -45,14 +45,15 @@ def acquire(run: Acquisition, items: Sequence[Item]) -> Generator[Msg, Any, None
     run.control.publish(run.progress())
     if run.spec.focus is not None and run.spec.focus.map is not None and items:
         yield from map_focus(run)
-    while True:
+    done = False
+    while not done:
+        failure = None
         try:
             done = yield from _round(run)
-        except FailedStatus as failure:
+        except FailedStatus as error:
+            failure = error
+        if failure is not None:  # not within `except`: what is found out is not a consequence of it
             yield from recover(run, failure)
-            continue
-        if done:
-            break
     if run.cut_short:
         raise Aborted(run.cut_short)
 

@@ -22,6 +22,7 @@ from devices.sequencer.driver import MoveOptions, Table, TileRequest, pack, unpa
 from devices.stage.moves import MoveRequest
 from devices.tiles import SEQUENCER_COLUMNS, TILE_COLUMNS
 from montango.lab import Lab
+from plans.preprocessors import cause_of
 from tests.devices.instruments_bench import proxy, refused
 
 if TYPE_CHECKING:
@@ -235,8 +236,18 @@ def test_what_is_queued_behind_a_failure_is_not_begun_even_when_that_is_over(
         with pytest.raises(InstrumentFault, match="no file is open"):
             await first
         behind = devices.sequencer.set(table(8), behind=[first])
-        with pytest.raises(Aborted, match="a table before it has failed"):
+        with pytest.raises(Aborted, match="a table before it has failed") as refused:
             await behind
+        assert "no file is open" in str(cause_of(refused.value))
+        # and in the moment in which the server knows of the failure, and the client does not
+        (failed,) = await devices.sequencer.read_now("failed_id")
+        devices.sequencer._running.add(int(failed))
+        try:
+            with pytest.raises(InstrumentFault, match="no file is open") as followed:
+                await devices.sequencer.set(table(9))
+        finally:
+            devices.sequencer._running.clear()
+        assert "no file is open" in str(cause_of(followed.value))
 
     call_in_bluesky_event_loop(queue())
     assert proxy(lab, "sequencer").current_tile == 7

@@ -179,6 +179,11 @@ def test_a_block_that_comes_after_a_failure_that_nobody_saw_yet_is_not_exposed(
     assert ended.error is None
     assert ended.exposures == 16
     assert ended.tiles() == Counter((0, row, column, 0) for row in range(4) for column in range(4))
+    bench.arm("stage_miss", 6, count=3)
+    ended = bench.run(MontageSpec(rows=4, columns=4, stage_retries=1, **SPEC))
+    assert isinstance(ended.error, InstrumentFault)  # and not that what came after was refused
+    assert "tolerance" in str(ended.error)
+    assert ended.all_once(6)
 
 
 def test_stuck_stage_is_stopped_and_moved_again_but_not_for_ever(bench: Bench) -> None:
