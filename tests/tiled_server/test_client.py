@@ -183,6 +183,14 @@ def test_the_index_and_the_runs_give_the_same(server: Server, acquired: Acquired
         pd.testing.assert_frame_equal(getattr(maps[0], name), getattr(maps[1], name))
     assert maps[0].counts.to_numpy().sum() == 9
     assert "9 tiles, 5 x 5 squares" in repr(maps[0])
+    for client in (with_index, without):
+        of_sample = stage_map(client, session="s-42", sample="mouse*", metric="sharp", bins=5)
+        pd.testing.assert_frame_equal(of_sample.values, maps[0].values)
+        assert of_sample.title == "s-42, mouse*"
+        assert len(worst(client, session="s-42", sample="other")) == 0
+        assert statistics(client, sample="mouse 7 hippocampus")["count"] == 9
+        with pytest.raises(ConfigurationError, match="montage and sample are both given"):
+            worst(client, montage=acquired.montage_id, sample="other")
     assert repr(stage_map(without, session="none")) == "<StageMap of focus_score, dB; no tiles>"
     assert repr(stage_map(with_index, session="none")) == "<StageMap of focus_score, dB; no tiles>"
     columns = ["montage_id", "row", "column", "attempt", "value", "qc_state"]

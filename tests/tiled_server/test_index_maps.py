@@ -34,7 +34,7 @@ def index(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.mark.parametrize("bins", [1, 7, 500])
 def test_means_are_those_of_numpy(index: Index, bins: int) -> None:
-    found = index.ask(stage_map, Scope(session="s"), "focus_score", bins, None)
+    found = index.ask(stage_map, Scope(texts={"session": "s"}), "focus_score", bins, None)
     places = np.concatenate([PLACES_UM, PLACES_UM + 2.5])
     scores = np.tile(FOCUS[np.arange(40) % len(FOCUS)], 2)
     rows, columns = len(found["values"]), len(found["values"][0])
@@ -50,7 +50,7 @@ def test_means_are_those_of_numpy(index: Index, bins: int) -> None:
 
 
 def test_squares_are_as_many_as_the_tiles_of_a_grid_fill(index: Index) -> None:
-    whole = index.ask(stage_map, Scope(session="s"), "focus_score", None, None)
+    whole = index.ask(stage_map, Scope(texts={"session": "s"}), "focus_score", None, None)
     assert max(len(whole["values"]), len(whole["values"][0])) == 8  # of 80 tiles
     turn = np.array([[1.0, -0.03], [0.03, 1.0]])
     for rows, columns in ((5, 6), (3, 9), (1, 30), (7, 4), (40, 40)):
@@ -73,7 +73,9 @@ def test_only_what_the_caller_may_see_is_in_it(index: Index) -> None:
     nothing: dict[str, Any] = {"x0_um": None, "y0_um": None, "bin_um": None, "values": [], "counts": []}
     assert index.ask(stage_map, Scope(montage_id="m-c"), "focus_score", 64, {"p1"}) == nothing
     assert index.ask(stage_map, Scope(), "focus_score", 8, {"p2"})["counts"] == [[1]]
-    assert index.ask(stage_map, Scope(session="s"), "residual_px", 8, None) == nothing  # no tile has it
+    assert (
+        index.ask(stage_map, Scope(texts={"session": "s"}), "residual_px", 8, None) == nothing
+    )  # no tile has it
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 64, 500])

@@ -132,7 +132,7 @@ def test_a_heatmap_is_the_grid(index: Index) -> None:
 
 
 def test_the_worst_are_at_the_bad_end(index: Index) -> None:
-    worst = index.ask(queries.worst, Scope(session="s1"), "focus_score", 3, None)
+    worst = index.ask(queries.worst, Scope(texts={"session": "s1"}), "focus_score", 3, None)
     values = [*(value for i, value in enumerate(FOCUS) if i != 5), FOCUS[0], FOCUS[0]]
     assert [row["value"] for row in worst] == sorted(values)[:3]
     faulty = index.ask(queries.worst, Scope(), "severity", 9, None)
@@ -148,21 +148,25 @@ def test_the_worst_are_at_the_bad_end(index: Index) -> None:
     assert [row["tile_index"] for row in of_one] == [row["tile_index"] for row in known]
 
 
-@pytest.mark.parametrize("scope", [Scope("m-a"), Scope(session="s1"), Scope(), Scope("none")])
-def test_statistics_are_those_of_numpy(index: Index, scope: Scope) -> None:
+@pytest.mark.parametrize(
+    ("scope", "names"),
+    [
+        (Scope("m-a"), ["m-a"]),
+        (Scope(texts={"session": "s1"}), ["m-a", "m-b"]),
+        (Scope(texts={"session": "s1", "sample": "Mouse 7"}), ["m-a"]),
+        (Scope(texts={"session": "s*", "sample": "mouse 70%_*"}), ["m-b"]),
+        (Scope(texts={"session": "s1", "sample": "mouse 7"}), []),
+        (Scope(), ["m-a", "m-b", "m-c"]),
+        (Scope("none"), []),
+    ],
+)
+def test_statistics_are_those_of_numpy(index: Index, scope: Scope, names: list[str]) -> None:
     every = {
         "m-a": [*np.delete(FOCUS, 5), FOCUS[0]],
         "m-b": [FOCUS[0]],
         "m-c": [FOCUS[0], FOCUS[1]],
     }  # fmt: skip
-    chosen = {"none": []} | {
-        name: values
-        for name, values in every.items()
-        if name in (scope.montage_id or name) and (scope.session is None or name != "m-c")
-    }
-    values = np.array(
-        [value for one in ([] if scope.montage_id == "none" else chosen.values()) for value in one]
-    )
+    values = np.array([value for name in names for value in every[name]])
     found = index.ask(queries.statistics, scope, "focus_score", None)
     assert found["count"] == len(values)
     if not len(values):
@@ -172,8 +176,8 @@ def test_statistics_are_those_of_numpy(index: Index, scope: Scope) -> None:
     expected = {"mean": values.mean(), "std": values.std(), "min": values.min(), "max": values.max()}
     expected |= dict(zip(("p05", "median", "p95"), np.quantile(values, [0.05, 0.5, 0.95]), strict=True))
     assert {name: found[name] for name in expected} == pytest.approx(expected)
-    assert sum(found["states"].values()) == len(values) + (scope != Scope("m-a"))
-    assert found["faults"] == ({"blurred": 1} if scope == Scope() else {})
+    assert sum(found["states"].values()) == len(values) + ("m-b" in names)
+    assert found["faults"] == ({"blurred": 1} if "m-c" in names else {})
 
 
 @pytest.mark.parametrize(
@@ -192,7 +196,7 @@ def test_a_caller_sees_what_the_tags_let_through(index: Index, tags: Tags, monta
         assert (index.ask(queries.montage, name, tags) is not None) == (name in montages)
     worst = index.ask(queries.worst, Scope(), "focus_score", 100, tags)
     assert {row["montage_id"] for row in worst} == set(montages)
-    assert index.ask(queries.worst, Scope(session="s1"), "focus_score", 100, {"p2"}) == []
+    assert index.ask(queries.worst, Scope(texts={"session": "s1"}), "focus_score", 100, {"p2"}) == []
     assert (
         index.ask(queries.statistics, Scope(), "x_um", tags)["count"]
         == {3: 16, 2: 14, 1: 2, 0: 0}[len(montages)]

@@ -22,6 +22,7 @@ def worst(
     *,
     montage: str | Montage | None = None,
     session: str | None = None,
+    sample: str | None = None,
     by: str = "severity",
     n: int = 20,
 ) -> pd.DataFrame:
@@ -31,8 +32,9 @@ def worst(
     ----------
     client
         A Tiled client of the catalog.
-    montage, session
-        Look at one montage, or at one session (``data_session``); neither: at all.
+    montage, session, sample
+        Look at one montage, or at a session (``data_session``), a sample, or a sample in a session; ``*`` in
+        a name stands for anything. None of them: at all montages.
     by
         What they are ranked by: ``severity`` of their faults, or a number with a bad end (``sharpness``). By
         severity, tiles without a fault follow: those with the lowest focus score first, without a value.
@@ -48,12 +50,12 @@ def worst(
     Raises
     ------
     ConfigurationError
-        There is no such number, neither of its ends is bad, or both a montage and a session are named.
+        There is no such number, neither of its ends is bad, or a montage and more are named.
     """
     metric = find_ranked(by)
     if not 1 <= n <= 1000:
         raise ConfigurationError(f"n = {n} tiles are not 1 to 1000")
-    scope = _scope(montage, session)
+    scope = _scope(montage, session, sample)
     routes = Routes(client)
     if routes.there:
         answer = routes.json("worst", **scope, by=metric.name, n=n)
@@ -72,6 +74,7 @@ def statistics(
     *,
     montage: str | Montage | None = None,
     session: str | None = None,
+    sample: str | None = None,
     metric: str = "focus_score",
 ) -> dict[str, Any]:
     """Return how a number is distributed over the tiles that count.
@@ -80,8 +83,9 @@ def statistics(
     ----------
     client
         A Tiled client of the catalog.
-    montage, session
-        Look at one montage, or at one session (``data_session``); neither: at all.
+    montage, session, sample
+        Look at one montage, or at a session (``data_session``), a sample, or a sample in a session; ``*`` in
+        a name stands for anything. None of them: at all montages.
     metric
         The number.
 
@@ -94,10 +98,10 @@ def statistics(
     Raises
     ------
     ConfigurationError
-        There is no such number, or both a montage and a session are named.
+        There is no such number, or a montage and more are named.
     """
     one = find_metric(metric)
-    scope = _scope(montage, session)
+    scope = _scope(montage, session, sample)
     routes = Routes(client)
     if routes.there:
         return dict(routes.json("statistics", **scope, metric=one.name))
@@ -109,6 +113,7 @@ def stage_map(
     *,
     montage: str | Montage | None = None,
     session: str | None = None,
+    sample: str | None = None,
     metric: str = "focus_score",
     bins: int | None = None,
 ) -> StageMap:
@@ -118,8 +123,9 @@ def stage_map(
     ----------
     client
         A Tiled client of the catalog.
-    montage, session
-        Look at one montage, or at one session (``data_session``); neither: at all.
+    montage, session, sample
+        Look at one montage, or at a session (``data_session``), a sample, or a sample in a session; ``*`` in
+        a name stands for anything. None of them: at all montages.
     metric
         The number.
     bins
@@ -129,30 +135,31 @@ def stage_map(
     Raises
     ------
     ConfigurationError
-        There is no such number, both a montage and a session are named, or ``bins`` is out of range.
+        There is no such number, a montage and more are named, or ``bins`` is out of range.
     """
     one = find_metric(metric)
     if bins is not None and not 1 <= bins <= MOST_BINS:
         raise ConfigurationError(f"bins = {bins} are not 1 to {MOST_BINS}")
-    scope = _scope(montage, session)
-    title = scope["montage"] or scope["session"] or "all montages"
+    scope = _scope(montage, session, sample)
+    title = ", ".join(filter(None, scope.values())) or "all montages"
     routes = Routes(client)
     if routes.there:
         return map_of_answer(routes.json("heatmap", **scope, metric=one.name, bins=bins), title)
     return map_of_tiles(_tiles(client, scope), one, bins, title)
 
 
-def _scope(montage: str | Montage | None, session: str | None) -> dict[str, str | None]:
-    if montage is not None and session is not None:
-        raise ConfigurationError("montage and session are both given; give one of them")
+def _scope(montage: str | Montage | None, session: str | None, sample: str | None) -> dict[str, str | None]:
+    for other, value in (("session", session), ("sample", sample)):
+        if montage is not None and value is not None:
+            raise ConfigurationError(f"montage and {other} are both given; give one of them")
     name = montage.montage_id if isinstance(montage, Montage) else montage
-    return {"montage": name, "session": session}
+    return {"montage": name, "session": session, "sample": sample}
 
 
 def _tiles(client: Any, scope: dict[str, str | None]) -> pd.DataFrame:
     """Return the tiles of a scope from a server that has no index."""
-    name = scope["montage"]
-    wanted = [Montage.named(client, name)] if name else list(montages(client, session=scope["session"]))
+    name, session, sample = scope["montage"], scope["session"], scope["sample"]
+    wanted = [Montage.named(client, name)] if name else montages(client, session=session, sample=sample)
     tables = [one.tiles.assign(montage_id=one.montage_id) for one in wanted]
     filled = [table for table in tables if len(table)]
     return pd.concat(filled, ignore_index=True) if filled else read_tiles([], [])

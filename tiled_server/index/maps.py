@@ -116,7 +116,12 @@ async def stage_map(
     """
     x, y = (func.coalesce(tiles.c[f"centre_{axis}_um"], tiles.c[f"{axis}_um"]) for axis in "xy")
     value = tiles.c[metric]
-    where = [*scope.conditions(tags), value.is_not(None), x.is_not(None), y.is_not(None)]
+    where = [
+        *scope.conditions(tags, connection.dialect.name),
+        value.is_not(None),
+        x.is_not(None),
+        y.is_not(None),
+    ]
     spans = select(func.min(x), func.min(y), func.max(x), func.max(y), func.count()).where(*where)
     x0, y0, x1, y1, count = (await connection.execute(spans)).one()
     if x0 is None:

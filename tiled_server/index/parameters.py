@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from typing import Final
 
@@ -44,6 +44,10 @@ class Parameters:
     def text(self, name: str) -> str | None:
         """Return a text; None without it."""
         return self._given.get(name)
+
+    def texts(self, names: Iterable[str]) -> dict[str, str]:
+        """Return those of some texts that are given."""
+        return {name: self._given[name] for name in names if name in self._given}
 
     def choice(self, name: str, allowed: Collection[str], default: str | None = None) -> str | None:
         """Return one of some words."""

@@ -122,19 +122,22 @@ def tile_rows(montage_id: str, *, best: bool) -> Select[Any]:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Which tiles are meant: those of a montage, of a session, or all that the caller may see."""
+    """Which tiles are meant: those of a montage, or of a session, a sample or both, or all one may see.
+
+    ``texts`` are compared with the montages' own as in `Search`.
+    """
 
     montage_id: str | None = None
-    session: str | None = None
+    texts: Mapping[str, str] = field(default_factory=dict)
 
-    def conditions(self, tags: Tags) -> list[ColumnElement[bool]]:
+    def conditions(self, tags: Tags, dialect: str) -> list[ColumnElement[bool]]:
         """Return the conditions on the table of tiles."""
         found = [tiles.c.best, visible(tags, tiles.c.montage_id)]
         if self.montage_id is not None:
             found.append(tiles.c.montage_id == self.montage_id)
-        if self.session is not None:
-            of_session = select(montages.c.montage_id).where(montages.c.data_session == self.session)
-            found.append(tiles.c.montage_id.in_(of_session))
+        if self.texts:
+            named = [_matches(MATCHED[name], text, dialect) for name, text in self.texts.items()]
+            found.append(tiles.c.montage_id.in_(select(montages.c.montage_id).where(*named)))
         return found
 
 
@@ -144,7 +147,7 @@ async def worst(connection: AsyncConnection, scope: Scope, by: str, count: int, 
     By severity, tiles without a fault come after those with one, by `SECOND`, and have no value.
     """
     column = tiles.c[by]
-    where = scope.conditions(tags)
+    where = scope.conditions(tags, connection.dialect.name)
     found = await _ranked(connection, by, [*where, column.is_not(None)], column, count)
     if by == SEVERITY and len(found) < count:
         second = [*where, column.is_(None), tiles.c[SECOND].is_not(None)]
@@ -176,7 +179,7 @@ async def statistics(connection: AsyncConnection, scope: Scope, metric: str, tag
     ``std`` is that of the values themselves (divided by their number); quantiles are interpolated linearly.
     """
     column = tiles.c[metric]
-    where = scope.conditions(tags)
+    where = scope.conditions(tags, connection.dialect.name)
     valued = [*where, column.is_not(None)]
     count, mean, low, high = (
         await connection.execute(

@@ -33,6 +33,9 @@ _LARGEST: Final = 2**31 - 1
 _BATCH: Final = 5000
 _READ_OFFSET: Final = 10**9
 
+_OF_MONTAGES: Final = ("session", "sample")
+_SCOPE: Final = ("montage", *_OF_MONTAGES)
+"""Parameters that say whose tiles are meant."""
 _AGAIN: Final = {"Retry-After": "2"}
 
 Caller = Annotated[Tags, Depends(readable_tags)]
@@ -64,9 +67,8 @@ def make_router(indexer: Indexer, noted: Noted | None = None) -> APIRouter:
     async def montages(request: Request, caller: Caller) -> Response:
         names = (*queries.MATCHED, "since", "until", "qc", "text", "sort", "offset", "limit")
         given = Parameters(request.query_params, names)
-        texts = {name: text for name in queries.MATCHED if (text := given.text(name)) is not None}
         search = queries.Search(
-            texts,
+            given.texts(queries.MATCHED),
             given.time("since"),
             given.time("until"),
             given.choice("qc", queries.QC_FILTERS),
@@ -110,7 +112,7 @@ def make_router(indexer: Indexer, noted: Noted | None = None) -> APIRouter:
 
     @router.get("/heatmap", dependencies=ready)
     async def stage_map(request: Request, caller: Caller) -> Response:
-        given = Parameters(request.query_params, ("montage", "session", "metric", "bins"))
+        given = Parameters(request.query_params, (*_SCOPE, "metric", "bins"))
         metric = given.choice("metric", METRICS, "focus_score") or ""
         bins = given.optional_whole("bins", 1, maps.MOST_BINS)
         async with _asking(store) as connection:
@@ -119,7 +121,7 @@ def make_router(indexer: Indexer, noted: Noted | None = None) -> APIRouter:
 
     @router.get("/worst", dependencies=ready)
     async def worst(request: Request, caller: Caller) -> Response:
-        given = Parameters(request.query_params, ("montage", "session", "by", "n"))
+        given = Parameters(request.query_params, (*_SCOPE, "by", "n"))
         directed = [name for name, one in METRICS.items() if one.better]
         by = given.choice("by", directed, "severity") or ""
         count = given.whole("n", 20, 1, _MOST_WORST)
@@ -129,7 +131,7 @@ def make_router(indexer: Indexer, noted: Noted | None = None) -> APIRouter:
 
     @router.get("/statistics", dependencies=ready)
     async def statistics(request: Request, caller: Caller) -> Response:
-        given = Parameters(request.query_params, ("montage", "session", "metric"))
+        given = Parameters(request.query_params, (*_SCOPE, "metric"))
         metric = given.choice("metric", METRICS, "focus_score") or ""
         async with _asking(store) as connection:
             return _json(await queries.statistics(connection, _scope(given), metric, caller))
@@ -174,8 +176,9 @@ def _both_ways() -> list[str]:
 
 
 def _scope(given: Parameters) -> queries.Scope:
-    given.only_one("montage", "session")
-    return queries.Scope(given.text("montage"), given.text("session"))
+    for name in _OF_MONTAGES:
+        given.only_one("montage", name)
+    return queries.Scope(given.text("montage"), given.texts(_OF_MONTAGES))
 
 
 async def _arrow(indexer: Indexer, montage_id: str, best: bool) -> AsyncIterator[bytes]:
