@@ -175,7 +175,7 @@ def test_beam_between_exposures(bench: Bench, world: World, blanking: Blanking) 
 
 def test_drift_is_waited_for_and_recorded(bench: Bench, world: World) -> None:
     bench.run(line(1))
-    inject(world, make_fault("slow_settle", at_exposure=world.exposures(), severity=0.3))
+    inject(world, make_fault("slow_settle", at_exposure=world.exposures(), severity=0.8))
     tiles = [TileRequest(0, 0, 0, 0, 0, 20.0, 0.0, 0.0), TileRequest(1, 0, 0, 1, 0, 20.0, 0.0, 0.0)]
     first = bench.camera.exposure_count
     seen = bench.run(
@@ -185,7 +185,8 @@ def test_drift_is_waited_for_and_recorded(bench: Bench, world: World) -> None:
         settle_timeout_s=10.0,
         drift_exposure_s=0.02,
     )
-    # 30 % of 24 times 40 nm/s falls below 60 nm/s after 1.4 s
+    # 80 % of 24 times 40 nm/s falls below 60 nm/s after 3.4 s; the sequencer counts from when it is told of
+    # the end of the move, which comes late on a busy machine
     assert seen["settle_time_s"][0] > 0.8
     assert seen["drift_nm_s"].max() <= 60.0
     drift_frames = seen["exposure_count"][0] - first - 1
