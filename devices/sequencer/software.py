@@ -229,7 +229,7 @@ class SoftwareSequencer:
             began = time.perf_counter()
             speed = self._snap_speed(meter, request)
             frames += 1
-            if frames > 1:
+            if frames > 1 and not meter.smeared:
                 self._speed_nm_s = speed
                 blind = blind + 1 if math.isnan(speed) else 0
                 late = time.perf_counter() >= deadline

@@ -41,12 +41,32 @@ def test_speed_is_way_over_time() -> None:
     assert meter.add(frame(scene(), 2, 0, 6), 101.0) == pytest.approx(0.0, abs=4.0)
 
 
+@pytest.mark.parametrize("smear_px", [6, 12, 24])
+def test_a_frame_smeared_while_the_sample_shook_tells_no_speed(smear_px: int) -> None:
+    meter = DriftMeter(pixel_nm=16.0)
+    smeared = ndimage.uniform_filter1d(scene(), smear_px, axis=1, mode="wrap")
+    meter.add(frame(smeared, 0, 0, 4), 100.0)
+    assert math.isnan(meter.add(frame(scene(), 0, 0, 5), 100.1))
+    assert meter.smeared
+    assert meter.add(frame(scene(), 2, 0, 6), 100.6) == pytest.approx(64.0, abs=4.0)
+    assert not meter.smeared
+    assert meter.add(frame(smeared, 2, 0, 7), 101.1) >= 0.0  # less detail is the sample's own, not a move
+
+
+def test_what_comes_into_view_is_no_smear() -> None:
+    meter = DriftMeter(pixel_nm=16.0)
+    for dx in range(0, 60, 6):
+        meter.add(frame(scene(), dx, 0, dx), 100.0 + dx)
+        assert not meter.smeared
+
+
 def test_frames_with_nothing_in_common_are_not_measured() -> None:
     rng = np.random.default_rng(7)
     for side in (64, 256):
         meter = DriftMeter(pixel_nm=16.0)
         speeds = [meter.add(rng.poisson(100.0, (side, side)).astype(np.uint16), float(i)) for i in range(20)]
         assert all(math.isnan(speed) for speed in speeds)
+        assert not meter.smeared
 
 
 def test_slow_limits_need_frames_far_apart() -> None:

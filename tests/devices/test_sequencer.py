@@ -185,8 +185,7 @@ def test_drift_is_waited_for_and_recorded(bench: Bench, world: World) -> None:
         settle_timeout_s=10.0,
         drift_exposure_s=0.02,
     )
-    # 80 % of 24 times 40 nm/s falls below 60 nm/s after 3.4 s; the sequencer counts from when it is told of
-    # the end of the move, which comes late on a busy machine
+    # 80 % of 24 times 40 nm/s falls below 60 nm/s after 3.4 s; what shakes when the move ends is no stillness
     assert seen["settle_time_s"][0] > 0.8
     assert seen["drift_nm_s"].max() <= 60.0
     drift_frames = seen["exposure_count"][0] - first - 1
