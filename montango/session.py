@@ -10,9 +10,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar
 
+import tango
 from bluesky.run_engine import RunEngine, call_in_bluesky_event_loop
 
-from devices.errors import MontangoError
+from devices._tango.errors import from_devfailed
 from montango.config import load_config
 from montango.fence import EngineBusy, EngineLock
 from montango.lab import LabInfo
@@ -250,10 +251,14 @@ class Session(AbstractContextManager["Session[DevicesT]"], Generic[DevicesT]):
         self._ending.callback(self._end_lease, name)
 
     def _end_lease(self, name: str) -> None:
+        """End the lease by a plain client: when the interpreter ends, the threads of asyncio have ended."""
+        sequencer = self.devices.sequencer
         try:
-            call_in_bluesky_event_loop(self.devices.sequencer.release(name))
-        except MontangoError as error:
+            tango.DeviceProxy(sequencer.get_trl()).command_inout("Release", name)
+        except tango.DevFailed as failure:
+            error = from_devfailed(failure, sequencer.trl)
             logger.warning("the lease of the sequencer ends with its server: %s", error)
+        sequencer.owner_token = 0
 
     def _close_queues(self) -> None:
         queues: list[QueuedCallback | CatalogWriter] = [*self._queued, self.journal, *self._writers]

@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 import psutil
 import pytest
+import tango
 from PIL import Image
 
 from montango.config import dump_config
@@ -29,10 +30,14 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 
 
-def montango(state: Path, *arguments: str, timeout_s: float = 400) -> subprocess.CompletedProcess[str]:
-    """Run a command line and return what it printed."""
+def montango(
+    state: Path, *arguments: str, typed: str | None = None, timeout_s: float = 400
+) -> subprocess.CompletedProcess[str]:
+    """Run a command line and return what it printed; ``typed`` is what it reads from the keyboard."""
     command = [sys.executable, "-m", "montango", "--state", str(state), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
+    return subprocess.run(
+        command, input=typed, capture_output=True, text=True, timeout=timeout_s, check=False
+    )
 
 
 def belonging_to(state: Path) -> list[str]:
@@ -188,3 +193,13 @@ def test_shell_runs_a_montage(lab: Lab) -> None:
     assert "Traceback" not in text
     assert re.search(r"stage x_um\s+[34]\.\d+\s+-990 to 990 um", text)
     assert text.rstrip().endswith("True")
+
+
+def test_the_end_of_a_shell_lets_others_drive_and_says_nothing(lab: Lab) -> None:
+    done = montango(lab.state.root, "shell", typed="print(RE(bps.mv(stage.x, 3.0)))\nexit\n")
+    text = done.stdout + done.stderr
+    assert done.returncode == 0, text
+    assert "Traceback" not in text
+    info = lab.info()
+    sequencer = tango.DeviceProxy(f"tango://{info.tango_host}/{info.devices['sequencer']}")
+    assert sequencer.owner == ""
