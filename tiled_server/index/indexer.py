@@ -74,6 +74,7 @@ class Indexer:
         self._settle_s = settle_s
         self._retry_s = retry_s
         self._waiting: dict[str, float] = {}
+        self._under_way = 0
         self._rest: dict[str, float] = {}
         self._failed: dict[str, tuple[float, str]] = {}
         self._newest = 0
@@ -93,11 +94,11 @@ class Indexer:
         return max(0.0, time.monotonic() - min(self._waiting.values(), default=float("inf")))
 
     def state(self) -> dict[str, Any]:
-        """Return how the index stands: ready, complete, runs that wait, and runs that cannot be read."""
+        """Return how the index stands: ready, complete, runs that wait or are being read, failures."""
         return {
             "ready": self.store.ready,
             "complete": self.complete,
-            "waiting": len(self._waiting),
+            "waiting": len(self._waiting) + self._under_way,
             "failed": {key: text for key, (_, text) in self._failed.items()},
         }
 
@@ -159,11 +160,15 @@ class Indexer:
         for key in [key for key, due in self._waiting.items() if due <= now]:
             if self._waiting.pop(key, None) is None:
                 continue  # read while others were: new runs are taken with what is due meanwhile
-            if key:
-                await self._try(key)
-                continue
-            while page := await self._reader.page(self._newest, _PAGE):
-                await self._take(page)
+            self._under_way += 1
+            try:
+                if key:
+                    await self._try(key)
+                    continue
+                while page := await self._reader.page(self._newest, _PAGE):
+                    await self._take(page)
+            finally:
+                self._under_way -= 1
 
     async def _compare_all(self) -> None:
         """Read every run that is not as it was read last, and delete those that are gone."""
