@@ -26,24 +26,26 @@ PRECISION_PX: Final = 0.1
 RESPONSE_MIN: Final = 0.1
 NOISE_PEAK_PX: Final = 20.0
 """Noise alone peaks at up to 17 over the side of the frame in pixels (measured); 1 is the same frame."""
-GAIN_MAX: Final = 0.3
-"""Logarithm of how much more power the second of two frames may have: a smeared frame then a sharp one have
-2.1 (vibration after a move), a stage that creeps by 800 nm/s 0.02 (measured), noise alone 0.1."""
+GAIN_MIN: Final = 0.3
+"""Logarithm of how much more power the second of two frames has at least if the first was smeared: 2.1 after
+a move of the simulated stage; it is 0.02 at most while that creeps by 800 nm/s (measured)."""
+NOISE_GAIN_PX: Final = 40.0
+"""The same of noise alone, over the side of the frame in pixels: 4 of its standard deviations (measured)."""
 FRAMES_APART_MAX_S: Final = 2.0
 
 
 class Displacement(NamedTuple):
     """How far the second image lies from the first, in pixels, and the height of the peak, 0 to 1.
 
-    ``found`` is whether the peak is higher than noise could make it; ``gain`` the mean logarithm of the
-    second image's power spectrum over that of the first, weighted as the peak: detail that came.
+    ``found`` is whether the peak is higher than noise could make it; ``sharper`` whether the second image has
+    so much more detail that the first was smeared.
     """
 
     dx_px: float
     dy_px: float
     response: float
     found: bool
-    gain: float
+    sharper: bool
 
 
 def displacement(first: npt.NDArray[np.uint16], second: npt.NDArray[np.uint16]) -> Displacement:
@@ -57,13 +59,15 @@ def displacement(first: npt.NDArray[np.uint16], second: npt.NDArray[np.uint16]) 
     row, column = (int(i) for i in np.unravel_index(np.argmax(surface), surface.shape))
     dx = (column + width // 2) % width - width // 2
     dy = (row + height // 2) % height - height // 2
+    gain = float(np.vdot(weight, _log_power(other) - _log_power(spectrum)) / weight.sum())
+    side = math.sqrt(height * width)
     response = float(surface[row, column]) / _full_peak(height, width)
     return Displacement(
         dx + _top([float(surface[row, (column + i) % width]) for i in (-1, 0, 1)]),
         dy + _top([float(surface[(row + i) % height, column]) for i in (-1, 0, 1)]),
         response,
-        response > max(RESPONSE_MIN, NOISE_PEAK_PX / math.sqrt(height * width)),
-        float(np.vdot(weight, _log_power(other) - _log_power(spectrum)) / weight.sum()),
+        response > max(RESPONSE_MIN, NOISE_PEAK_PX / side),
+        gain > max(GAIN_MIN, NOISE_GAIN_PX / side),
     )
 
 
@@ -136,7 +140,7 @@ class DriftMeter:
         if before is None or since_s <= 0.0:
             return math.nan
         moved = displacement(before, data)
-        self.smeared = moved.gain > GAIN_MAX
+        self.smeared = moved.sharper
         if self.smeared or not moved.found:
             return math.nan
         return math.hypot(moved.dx_px, moved.dy_px) * self.pixel_nm / since_s

@@ -50,7 +50,8 @@ def test_a_frame_smeared_while_the_sample_shook_tells_no_speed(smear_px: int) ->
     assert meter.smeared
     assert meter.add(frame(scene(), 2, 0, 6), 100.6) == pytest.approx(64.0, abs=4.0)
     assert not meter.smeared
-    assert meter.add(frame(smeared, 2, 0, 7), 101.1) >= 0.0  # less detail is the sample's own, not a move
+    assert not math.isnan(meter.add(frame(smeared, 2, 0, 7), 101.1))  # only what was smeared before counts
+    assert not meter.smeared
 
 
 def test_what_comes_into_view_is_no_smear() -> None:
@@ -64,9 +65,9 @@ def test_frames_with_nothing_in_common_are_not_measured() -> None:
     rng = np.random.default_rng(7)
     for side in (64, 256):
         meter = DriftMeter(pixel_nm=16.0)
-        speeds = [meter.add(rng.poisson(100.0, (side, side)).astype(np.uint16), float(i)) for i in range(20)]
-        assert all(math.isnan(speed) for speed in speeds)
-        assert not meter.smeared
+        for i in range(20):
+            assert math.isnan(meter.add(rng.poisson(100.0, (side, side)).astype(np.uint16), float(i)))
+            assert not meter.smeared
 
 
 def test_slow_limits_need_frames_far_apart() -> None:
